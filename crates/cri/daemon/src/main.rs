@@ -1,0 +1,4 @@
+//! `cortend`: reads the config, builds everything in one visible function, serves, recovers.
+#![forbid(unsafe_code)]
+
+fn main() {}

@@ -1,0 +1,2 @@
+//! RuntimeService and ImageService, one file per RPC.
+#![forbid(unsafe_code)]

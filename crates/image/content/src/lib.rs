@@ -1,0 +1,2 @@
+//! Content-addressed blob store: ingest, verify, commit, read by digest.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Registry client: references, resolve, fetch, push, authentication, mirrors.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The Snapshotter contract and its drivers (overlayfs, native).
+#![forbid(unsafe_code)]

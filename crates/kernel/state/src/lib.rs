@@ -1,0 +1,2 @@
+//! Crash-safe, versioned records and locks under a state directory.
+#![forbid(unsafe_code)]

@@ -1,0 +1,1 @@
+//! Every Linux system call that Corten makes, safe and typed.

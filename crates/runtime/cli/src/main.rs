@@ -1,0 +1,4 @@
+//! `corten`: the OCI runtime behind runc's command line.
+#![forbid(unsafe_code)]
+
+fn main() {}

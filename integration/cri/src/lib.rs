@@ -1,0 +1,2 @@
+//! Integration tests: cri.
+#![forbid(unsafe_code)]

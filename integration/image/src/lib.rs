@@ -1,0 +1,2 @@
+//! Integration tests: image.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Integration tests: runtime.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Integration tests: shim.
+#![forbid(unsafe_code)]

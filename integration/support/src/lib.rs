@@ -1,0 +1,2 @@
+//! Integration tests: support.
+#![forbid(unsafe_code)]

@@ -1,0 +1,4 @@
+//! `cargo xtask`: everything that is done to this repository.
+#![forbid(unsafe_code)]
+
+fn main() {}
