@@ -1,2 +1,25 @@
-//! create, start, exec, kill, delete, pause, update and state of one OCI container.
+//! The operations of an OCI runtime on one container: create, start, run, exec, kill, delete, pause, resume,
+//! update, ps and state, as runtime-spec 1.3 and runc define them.
+//!
+//! Everything here is synchronous and single-threaded: the process that calls [`Runtime::create`],
+//! [`Runtime::run`] or [`Runtime::exec`] is cloned and the clone goes on running Rust code until it becomes
+//! the container's program. **Don't call these three from a process with more than one thread.**
+//!
+//! The story of a container in this crate:
+//!
+//! 1. `plan/` turns config.json into one immutable `Plan`; everything that can be refused is refused there;
+//! 2. `create.rs` makes the state directory and the cgroup, and registers how to undo each;
+//! 3. `spawn/` clones init; parent and init run two straight-line scripts that exchange a known list of messages;
+//! 4. `steps/` is what init does, one file a step;
+//! 5. `start.rs` lets init go through the exec fifo and returns once the program runs.
 #![forbid(unsafe_code)]
+
+mod container;
+mod error;
+mod options;
+mod status;
+
+pub use container::Runtime;
+pub use error::{Error, Result};
+pub use options::{CreateOptions, ExecOptions, Outcome, RunOptions};
+pub use status::{State, Status};

@@ -1,0 +1,175 @@
+//! Why an operation on a container failed.
+
+use std::{io, path::PathBuf};
+
+use crate::Status;
+
+/// The result of an operation on a container.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why an operation on a container failed.
+///
+/// The first group are answers about the container's state that callers match on; runc's wording for them is the
+/// command line's business. The rest say what couldn't be done, with the cause as source.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No container of this id under the root.
+    #[error("container {id} does not exist")]
+    NotFound {
+        /// The id asked for.
+        id: String,
+    },
+    /// The id is taken.
+    #[error("container {id} already exists")]
+    AlreadyExists {
+        /// The id asked for.
+        id: String,
+    },
+    /// The id is empty, too long, or has characters that may not be in one.
+    #[error("invalid container id {id:?}: {reason}")]
+    InvalidId {
+        /// The id asked for.
+        id: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The operation needs another status.
+    #[error("container {id} is {status}: cannot {operation}")]
+    Status {
+        /// The container.
+        id: String,
+        /// Its status.
+        status: Status,
+        /// What was asked for: start, delete, exec, pause, ...
+        operation: &'static str,
+    },
+    /// The container's cgroup is frozen, or not empty, and so can't be used for a new process.
+    #[error("cgroup {path} is {why}")]
+    CgroupBusy {
+        /// The cgroup.
+        path: PathBuf,
+        /// "frozen" or "not empty".
+        why: &'static str,
+    },
+    /// The signal can't be delivered because the process is gone.
+    #[error("container {id}: process already finished")]
+    Finished {
+        /// The container.
+        id: String,
+    },
+    /// config.json asks for something that can't be, or that isn't supported; all that is wrong is listed.
+    #[error("config.json of {bundle}: {}", problems.join("; "))]
+    Config {
+        /// The bundle.
+        bundle: PathBuf,
+        /// JSON path and problem.
+        problems: Vec<String>,
+    },
+    /// The bundle can't be loaded.
+    #[error("cannot load bundle {path}")]
+    Bundle {
+        /// The bundle's directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The seccomp section can't be compiled.
+    #[error("cannot compile linux.seccomp")]
+    Seccomp(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The cgroup can't be made, changed, read or removed.
+    #[error("cannot {operation} cgroup {path}")]
+    Cgroup {
+        /// What was to be done.
+        operation: &'static str,
+        /// The cgroup.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The program can't be executed: not found or not executable. Words as runc has them.
+    #[error("exec: {program:?}: {reason}")]
+    Program {
+        /// `process.args[0]`.
+        program: String,
+        /// Why.
+        reason: String,
+    },
+    /// Init failed at a step; the whole chain has crossed the process boundary.
+    #[error("container init: {message}")]
+    Init {
+        /// The chain of messages, outermost first, joined by ": ".
+        message: String,
+        /// The errno at the end of the chain; 0 if there is none.
+        errno: i32,
+    },
+    /// Init died before it was done, without a word.
+    #[error("container init died while {during} ({status})")]
+    InitDied {
+        /// What was waited for.
+        during: &'static str,
+        /// How it ended.
+        status: String,
+    },
+    /// A hook failed.
+    #[error("hook {kind}[{index}] {path} {reason}")]
+    Hook {
+        /// prestart, createRuntime, ...
+        kind: &'static str,
+        /// Its place in the list.
+        index: usize,
+        /// The executable.
+        path: PathBuf,
+        /// How it failed: exit status, timeout, or why it couldn't be run; with what it wrote to stderr.
+        reason: String,
+    },
+    /// The state record is unreadable.
+    #[error("cannot {operation} the state of container {id}")]
+    Record {
+        /// "read" or "write".
+        operation: &'static str,
+        /// The container.
+        id: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A system call failed.
+    #[error("cannot {operation}")]
+    Os {
+        /// What was to be done to what, with its path.
+        operation: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Something failed, and afterwards not everything could be taken back.
+    #[error("{error}; then cleaning up failed: {}", left.join("; "))]
+    Undo {
+        /// The first failure.
+        #[source]
+        error: Box<Error>,
+        /// What is left behind, and why.
+        left: Vec<String>,
+    },
+}
+
+impl Error {
+    /// The OS error at the end of the chain, if there is one.
+    #[must_use]
+    pub fn errno(&self) -> Option<i32> {
+        if let Self::Init { errno, .. } = self {
+            return (*errno != 0).then_some(*errno);
+        }
+        let mut next: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = next {
+            if let Some(io) = error.downcast_ref::<io::Error>() {
+                return io.raw_os_error();
+            }
+            next = error.source();
+        }
+        None
+    }
+}
