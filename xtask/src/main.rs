@@ -1,4 +1,49 @@
 //! `cargo xtask`: everything that is done to this repository.
 #![forbid(unsafe_code)]
 
-fn main() {}
+use anyhow::{Result, bail};
+
+mod build;
+mod check;
+#[cfg(feature = "codegen")]
+mod codegen;
+mod layers;
+mod run;
+mod test;
+
+const HELP: &str = "\
+cargo xtask COMMAND
+
+  quickstart           build, start everything privately, run a pod from a real registry, clean up (root)
+  test                 all that CI runs: check, then root
+  test check           the same as `check`
+  test root [FILTER]   build, then the privileged tests, one after the other (root)
+  check                format, clippy, layers, unit tests
+  layers               fail on a dependency that points upwards
+  build                release binaries into target/bin
+  bench                corten beside runc and crun, as ratios (root)
+  codegen [--check]    Rust from proto/ (with `cargo run -p xtask --features codegen --`)
+";
+
+fn main() -> Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match args.as_slice() {
+        ["build"] => build::build().map(drop),
+        ["check"] | ["test", "check"] => check::check(),
+        ["layers"] => layers::check(),
+        ["test"] => test::all(),
+        ["test", "root", filter @ ..] => test::root(filter),
+        #[cfg(feature = "codegen")]
+        ["codegen", rest @ ..] => codegen::run(rest.contains(&"--check")),
+        #[cfg(not(feature = "codegen"))]
+        ["codegen", ..] => {
+            bail!("say `cargo run -p xtask --features codegen -- codegen`: it needs a protobuf compiler")
+        }
+        [] | ["help" | "--help" | "-h"] => {
+            print!("{HELP}");
+            Ok(())
+        }
+        other => bail!("unknown command: {}\n\n{HELP}", other.join(" ")),
+    }
+}
