@@ -1,1 +1,25 @@
 //! Every Linux system call that Corten makes, safe and typed.
+//!
+//! Where nix has a safe wrapper, use nix directly; here is what it lacks. Every file descriptor is owned
+//! (`OwnedFd`) or borrowed (`BorrowedFd`/`AsFd`) and close-on-exec. Errors are the kernel's errno as
+//! [`std::io::Error`]; the caller knows what it was doing and says so.
+
+pub mod capability;
+pub mod exec;
+pub mod fds;
+pub mod keyring;
+pub mod mount;
+pub mod net;
+pub mod path;
+pub mod process;
+pub mod pty;
+pub mod sched;
+pub mod seccomp;
+pub mod signal;
+
+use std::io;
+
+/// The kernel's answer as a result: -1 means errno.
+fn check(ret: libc::c_long) -> io::Result<libc::c_long> {
+    if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(ret) }
+}

@@ -1,0 +1,45 @@
+//! Loading a compiled seccomp filter: seccomp(2).
+
+use std::{
+    io,
+    os::fd::{FromRawFd, OwnedFd, RawFd},
+};
+
+use crate::check;
+
+/// One BPF instruction; the same layout as the kernel's `struct sock_filter`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Instruction {
+    /// Operation.
+    pub code: u16,
+    /// How many instructions to skip if true.
+    pub jt: u8,
+    /// How many instructions to skip if false.
+    pub jf: u8,
+    /// Operand.
+    pub k: u32,
+}
+
+#[repr(C)]
+struct Program {
+    len: u16,
+    filter: *const Instruction,
+}
+
+/// Loads the filter with SECCOMP_FILTER_FLAG_* `flags`; with NEW_LISTENER returns the notification descriptor.
+///
+/// # Errors
+/// EACCES without no_new_privs or CAP_SYS_ADMIN; EINVAL for a bad filter or unknown flags.
+pub fn load(filter: &[Instruction], flags: u64) -> io::Result<Option<OwnedFd>> {
+    let len = u16::try_from(filter.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    let program = Program { len, filter: filter.as_ptr() };
+    let mode = libc::SECCOMP_SET_MODE_FILTER;
+    // SAFETY: program points to len instructions of the kernel's layout, which it copies.
+    let fd = check(unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &raw const program) })?;
+    if flags & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER == 0 {
+        return Ok(None);
+    }
+    // SAFETY: with NEW_LISTENER the kernel has just made this descriptor for us.
+    Ok(Some(unsafe { OwnedFd::from_raw_fd(fd as RawFd) }))
+}

@@ -1,0 +1,48 @@
+//! Signal dispositions and masks of a process that is about to become another program.
+
+use std::io;
+
+use crate::check;
+
+/// Every signal to its default disposition, and none blocked: execve(2) would pass on what is ignored (Rust
+/// ignores SIGPIPE) and what is blocked.
+///
+/// # Errors
+/// The kernel's.
+pub fn reset() -> io::Result<()> {
+    // SAFETY: sigaction is plain data for which all zeroes is SIG_DFL without flags and an empty mask.
+    let default: libc::sigaction = unsafe { std::mem::zeroed() };
+    for signal in 1..=libc::SIGRTMAX() {
+        // glibc keeps 32 and 33 for itself and refuses them, as the kernel does SIGKILL and SIGSTOP.
+        // SAFETY: default is a valid sigaction; the old one may be null.
+        unsafe { libc::sigaction(signal, &raw const default, std::ptr::null_mut()) };
+    }
+    unblock_all()
+}
+
+/// No signal blocked.
+///
+/// # Errors
+/// The kernel's.
+pub fn unblock_all() -> io::Result<()> {
+    nix::sys::signal::SigSet::empty().thread_set_mask().map_err(Into::into)
+}
+
+/// Ignores a signal; for SIGTTOU and the like, around a call.
+///
+/// # Errors
+/// EINVAL for no such signal.
+pub fn ignore(signal: i32) -> io::Result<()> {
+    // SAFETY: SIG_IGN is a valid disposition and runs no code of ours.
+    let ret = unsafe { libc::signal(signal, libc::SIG_IGN) };
+    if ret == libc::SIG_ERR { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Ask the kernel for `signal` when our parent dies.
+///
+/// # Errors
+/// EINVAL for no such signal.
+pub fn on_parent_death(signal: i32) -> io::Result<()> {
+    // SAFETY: takes no pointers.
+    check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal) }.into()).map(drop)
+}
