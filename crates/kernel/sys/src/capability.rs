@@ -39,6 +39,14 @@ impl Set {
     }
 }
 
+/// The names (`CAP_…`) of all capabilities that are known here, in the kernel's order.
+#[must_use]
+pub fn names() -> Vec<String> {
+    let mut all: Vec<Capability> = caps::all().into_iter().collect();
+    all.sort_unstable_by_key(Capability::index);
+    all.iter().map(ToString::to_string).collect()
+}
+
 #[repr(C)]
 struct Header {
     version: u32,
