@@ -16,6 +16,7 @@ pub mod pty;
 pub mod sched;
 pub mod seccomp;
 pub mod signal;
+pub mod xattr;
 
 use std::io;
 
