@@ -1,0 +1,122 @@
+//! What an OCI runtime must do, tried on corten, runc and crun alike.
+//!
+//! Every test here is written once and runs three times. One that runc fails is suspect until explained; where a peer
+//! knowingly does something else, the test says so with [`T::differs`] and is counted as skipped for that peer alone.
+//! After each test the scope proves that no mount, cgroup, process or state file is left.
+#![forbid(unsafe_code)]
+
+use anyhow::{Context, Result, ensure};
+use integration_support::{Bundle, Container, Kind, Runtime, Scope};
+
+mod root {
+    pub(crate) mod bad_input;
+    pub(crate) mod cgroups;
+    pub(crate) mod crash;
+    pub(crate) mod devices;
+    pub(crate) mod exec;
+    pub(crate) mod hooks;
+    pub(crate) mod lifecycle;
+    pub(crate) mod mounts;
+    pub(crate) mod namespaces;
+    pub(crate) mod process;
+    pub(crate) mod security;
+    pub(crate) mod terminal;
+}
+
+/// One test on one runtime.
+pub(crate) struct T<'a> {
+    pub(crate) scope: &'a Scope,
+    pub(crate) rt: &'a Runtime,
+}
+
+impl T<'_> {
+    /// True when this peer knowingly differs; the test then counts as skipped for it.
+    pub(crate) fn differs(&self, kind: Kind, why: &str) -> bool {
+        if self.rt.kind() == kind {
+            integration_support::skip(why);
+        }
+        self.rt.kind() == kind
+    }
+
+    /// A bundle with the workload that runs `args`.
+    pub(crate) fn workload(&self, args: &[&str]) -> Bundle {
+        Bundle::workload(self.scope, "c", args)
+    }
+
+    /// A bundle with busybox that runs a script.
+    pub(crate) fn sh(&self, script: &str) -> Bundle {
+        Bundle::sh(self.scope, "c", script)
+    }
+
+    /// Writes and runs the bundle, demands success, and yields what it printed.
+    pub(crate) fn out(&self, bundle: Bundle) -> Result<String> {
+        let finished = self.rt.run(&bundle.write()?)?.ok()?;
+        Ok(finished.stdout)
+    }
+
+    /// Writes the bundle and starts it.
+    pub(crate) fn start(&self, bundle: Bundle) -> Result<Container<'_>> {
+        self.rt.start(&bundle.write()?)
+    }
+
+    /// Writes and runs the bundle, demands failure, and yields what was printed on standard error.
+    pub(crate) fn refused(&self, bundle: Bundle) -> Result<String> {
+        let finished = self.rt.run(&bundle.write()?)?.err()?;
+        ensure!(!finished.stderr.is_empty(), "{} failed without a word", self.rt.kind().name());
+        Ok(finished.stderr)
+    }
+}
+
+/// Demands that `text` contains `needle`.
+#[track_caller]
+pub(crate) fn has(text: &str, needle: &str) -> Result<()> {
+    ensure!(text.contains(needle), "expected {needle:?} in:\n{text}");
+    Ok(())
+}
+
+/// Demands that `text` contains one of the `needles`.
+pub(crate) fn has_one(text: &str, needles: &[&str]) -> Result<()> {
+    ensure!(needles.iter().any(|n| text.contains(n)), "expected one of {needles:?} in:\n{text}");
+    Ok(())
+}
+
+/// Demands that `text` doesn't contain `needle`.
+pub(crate) fn lacks(text: &str, needle: &str) -> Result<()> {
+    ensure!(!text.contains(needle), "unexpected {needle:?} in:\n{text}");
+    Ok(())
+}
+
+/// The value of the line `name: value`.
+pub(crate) fn value<'t>(text: &'t str, name: &str) -> Result<&'t str> {
+    let prefix = format!("{name}: ");
+    text.lines()
+        .find_map(|l| l.strip_prefix(&prefix))
+        .with_context(|| format!("no line {name:?} in:\n{text}"))
+}
+
+pub(crate) fn on(kind: Kind, name: &str, test: fn(&T<'_>) -> Result<()>) -> Result<()> {
+    Scope::test(name, |scope| match Runtime::for_test(kind, scope)? {
+        Some(rt) => test(&T { scope, rt: &rt }),
+        None => Ok(()),
+    })
+}
+
+/// Makes a `#[test]` for each runtime out of each function `fn(&T) -> Result<()>`.
+#[macro_export]
+macro_rules! each_runtime {
+    ($($name:ident),* $(,)?) => {
+        $crate::each_runtime!(@one corten Corten $($name)*);
+        $crate::each_runtime!(@one runc Runc $($name)*);
+        $crate::each_runtime!(@one crun Crun $($name)*);
+    };
+    (@one $module:ident $kind:ident $($name:ident)*) => {
+        mod $module {
+            $(
+                #[test]
+                fn $name() -> anyhow::Result<()> {
+                    $crate::on(integration_support::Kind::$kind, stringify!($name), super::$name)
+                }
+            )*
+        }
+    };
+}

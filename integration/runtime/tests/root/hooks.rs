@@ -1,0 +1,127 @@
+//! Hooks: when, where, with what input, and what their failure does.
+
+use std::fs;
+
+use anyhow::{Result, ensure};
+use integration_support::{Bundle, Kind};
+use serde_json::{Value, json};
+
+use crate::{T, has_one};
+
+crate::each_runtime!(
+    order_and_state,
+    create_container_runs_in_the_mount_namespace,
+    start_container_runs_in_the_container,
+    env_and_args,
+    a_failing_create_hook_undoes_everything,
+    a_failing_poststop_hook_is_a_warning,
+    a_hook_that_hangs_is_killed,
+    a_hook_that_ignores_its_input_is_fine,
+);
+
+const KINDS: [&str; 6] =
+    ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+
+/// A hook that runs a script with busybox, which is at the same path in the container and on the host.
+fn hook(script: &str) -> Value {
+    json!([{"path": "/bin/busybox", "args": ["busybox", "sh", "-c", script]}])
+}
+
+fn order_and_state(t: &T<'_>) -> Result<()> {
+    // The directory is bind-mounted at its own path, so that hooks on both sides of the fence can write there.
+    let dir = t.scope.make_dir("hooks")?;
+    let at = dir.to_string_lossy().into_owned();
+    let mut bundle = t.sh("echo program >> $DIR/order").env("DIR", &at).mount("bind", &at, &at, &["bind"]);
+    bundle = bundle.set("/annotations", json!({"org.test/key": "value"}));
+    for kind in KINDS {
+        let script = format!("cat > {at}/{kind}.json; echo {kind} >> {at}/order");
+        bundle = bundle.set(&format!("/hooks/{kind}"), hook(&script));
+    }
+    let bundle = bundle.write()?;
+    let container = t.rt.create(&bundle, &[])?;
+    let order = || fs::read_to_string(dir.join("order"));
+    ensure!(order()? == "prestart\ncreateRuntime\ncreateContainer\n", "{}", order()?);
+    container.start()?;
+    container.wait_status("stopped")?;
+    container.delete(&[])?;
+    let order = order()?;
+    let mut lines: Vec<_> = order.lines().skip(3).collect();
+    ensure!(lines.first() == Some(&"startContainer") && lines.last() == Some(&"poststop"), "{order}");
+    lines.sort_unstable();
+    ensure!(lines == ["poststart", "poststop", "program", "startContainer"], "{order}");
+    for (kind, status) in KINDS.iter().zip(["creat", "creat", "creat", "created", "running", "stopped"]) {
+        let text = fs::read_to_string(dir.join(format!("{kind}.json")))?;
+        let state: Value = serde_json::from_str(&text)?;
+        ensure!(state["id"] == bundle.id(), "{kind}: {state}");
+        ensure!(state["bundle"] == bundle.dir().to_string_lossy().as_ref(), "{kind}: {state}");
+        ensure!(state["annotations"]["org.test/key"] == "value", "{kind}: {state}");
+        // A program that ends at once may be gone before poststart runs.
+        let fine = state["status"].as_str().is_some_and(|s| s.starts_with(status) || *kind == "poststart");
+        ensure!(fine, "{kind}: {state}");
+        ensure!(*kind == "poststop" || state["pid"].as_i64().is_some_and(|p| p > 0), "{kind}: {state}");
+    }
+    Ok(())
+}
+
+fn create_container_runs_in_the_mount_namespace(t: &T<'_>) -> Result<()> {
+    let out = t.scope.path("out");
+    let script = format!("readlink /proc/self/ns/mnt > {}", out.display());
+    let bundle = t.workload(&["sleep"]).set("/hooks/createContainer", hook(&script)).write()?;
+    let container = t.rt.create(&bundle, &[])?;
+    let theirs = fs::read_link(format!("/proc/{}/ns/mnt", container.pid()?))?;
+    ensure!(fs::read_to_string(&out)?.trim() == theirs.to_string_lossy());
+    container.delete(&["--force"])
+}
+
+fn start_container_runs_in_the_container(t: &T<'_>) -> Result<()> {
+    let bundle = t.sh("cat /tmp/by-hook").set("/hooks/startContainer", hook("hostname > /tmp/by-hook"));
+    let out = t.out(bundle)?;
+    ensure!(out == "lab\n", "{out}");
+    Ok(())
+}
+
+fn env_and_args(t: &T<'_>) -> Result<()> {
+    let out = t.scope.path("out");
+    let script = format!("echo $0 $1 $COLOUR > {}; env | grep -c . >> {}", out.display(), out.display());
+    let hook = json!([{"path": "/bin/busybox", "args": ["busybox", "sh", "-c", script, "zero", "one"], "env": ["COLOUR=red"]}]);
+    t.out(t.workload(&["exit", "0"]).set("/hooks/createRuntime", hook))?;
+    let text = fs::read_to_string(&out)?;
+    ensure!(text.starts_with("zero one red\n"), "{text}");
+    Ok(())
+}
+
+fn a_failing_create_hook_undoes_everything(t: &T<'_>) -> Result<()> {
+    for kind in ["prestart", "createRuntime", "createContainer", "startContainer"] {
+        let bundle =
+            Bundle::sh(t.scope, kind, "true").set(&format!("/hooks/{kind}"), hook("echo no way >&2; exit 3"));
+        let said = t.refused(bundle)?;
+        has_one(&said, &["hook", "no way", "/bin/busybox"])?;
+    }
+    Ok(())
+}
+
+fn a_failing_poststop_hook_is_a_warning(t: &T<'_>) -> Result<()> {
+    let container = t.start(t.workload(&["exit", "0"]).set("/hooks/poststop", hook("exit 3")))?;
+    container.wait_status("stopped")?;
+    container.delete(&[])?;
+    container.call(&["state"])?.err().map(drop)
+}
+
+fn a_hook_that_hangs_is_killed(t: &T<'_>) -> Result<()> {
+    let hook = json!([{"path": "/bin/busybox", "args": ["busybox", "sleep", "1000"], "timeout": 1}]);
+    let bundle = t.workload(&["exit", "0"]).set("/hooks/createRuntime", hook);
+    let started = std::time::Instant::now();
+    t.refused(bundle)?;
+    ensure!(started.elapsed().as_secs() < 10);
+    Ok(())
+}
+
+fn a_hook_that_ignores_its_input_is_fine(t: &T<'_>) -> Result<()> {
+    if t.differs(Kind::Crun, "crun 1.8 may fail with EPIPE") {
+        return Ok(());
+    }
+    let annotations: serde_json::Map<String, Value> =
+        (0..4000).map(|n| (format!("org.test/{n}"), json!("x".repeat(40)))).collect();
+    let bundle = t.workload(&["exit", "0"]).set("/annotations", annotations.into());
+    t.out(bundle.set("/hooks/createRuntime", hook("exec 0</dev/null; true"))).map(drop)
+}
