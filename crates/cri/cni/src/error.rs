@@ -85,11 +85,11 @@ pub enum Error {
         /// Error code: below 100 from the spec, above the plugin's own.
         code: u64,
         /// Short message.
-        msg: String,
+        msg: Box<str>,
         /// Longer message; may be empty.
-        details: String,
+        details: Box<str>,
         /// What the plugin printed on standard error; may be empty.
-        stderr: String,
+        stderr: Box<str>,
     },
     /// The plugin failed without a CNI error object.
     #[error(
@@ -107,9 +107,9 @@ pub enum Error {
         /// How the process ended.
         status: std::process::ExitStatus,
         /// What it printed on standard output.
-        stdout: String,
+        stdout: Box<str>,
         /// What it printed on standard error.
-        stderr: String,
+        stderr: Box<str>,
     },
     /// The plugin succeeded but what it printed isn't a CNI result.
     #[error(

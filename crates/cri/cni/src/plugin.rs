@@ -154,19 +154,19 @@ impl Call<'_> {
         struct Object {
             code: u64,
             #[serde(default)]
-            msg: String,
+            msg: Box<str>,
             #[serde(default)]
-            details: String,
+            details: Box<str>,
         }
         let (plugin, command, id) = (self.kind(), self.verb.name(), self.id());
-        let stderr = quote(&output.stderr);
+        let stderr = quote(&output.stderr).into();
         match serde_json::from_slice(&output.stdout) {
             Ok(Object { code, msg, details }) => {
                 Error::Plugin { plugin, command, id, code, msg, details, stderr }
             }
             Err(_) => {
                 let status: ExitStatus = ExitStatus::from_raw(output.status.into_raw());
-                Error::Crashed { plugin, command, id, status, stdout: quote(&output.stdout), stderr }
+                Error::Crashed { plugin, command, id, status, stdout: quote(&output.stdout).into(), stderr }
             }
         }
     }
