@@ -34,6 +34,21 @@ const JOBS: &[Job] = &[
         out: "crates/cri/cri-api/src/generated",
         generate: corten,
     },
+    Job {
+        include: "proto",
+        files: &[
+            "containerd/task/shim.proto",
+            "containerd/events/task.proto",
+            "containerd/events/forward.proto",
+            "containerd/runc/options.proto",
+            "containerd/metrics/v1.proto",
+            "containerd/metrics/v2.proto",
+            "containerd/ttrpc/ttrpc.proto",
+            "corten/shim/v1/shim.proto",
+        ],
+        out: "crates/shim/task-api/src/generated",
+        generate: messages,
+    },
 ];
 
 /// CRI: client and server over gRPC. The messages are stored in the daemon's records, hence serde; what a record
@@ -52,6 +67,11 @@ fn cri(fds: prost_types::FileDescriptorSet, out: &Path) -> std::io::Result<()> {
 /// Corten's own services beside CRI.
 fn corten(fds: prost_types::FileDescriptorSet, out: &Path) -> std::io::Result<()> {
     grpc(tonic_prost_build::configure().skip_debug(["PullRequest"]), fds, out)
+}
+
+/// Messages alone: ttrpc's services are dispatched by hand.
+fn messages(fds: prost_types::FileDescriptorSet, out: &Path) -> std::io::Result<()> {
+    prost_build::Config::new().out_dir(out).compile_fds(fds)
 }
 
 /// gRPC through tonic; RPCs a server doesn't implement answer Unimplemented.
