@@ -16,3 +16,14 @@ pub struct Mount {
     /// Options as in fstab, flags and data mixed: `ro`, `rbind`, `lowerdir=…`.
     pub options: Vec<String>,
 }
+
+impl Mount {
+    pub(crate) fn bind(source: impl Into<PathBuf>, access: &str) -> Mount {
+        Mount {
+            fs_type: "bind".to_owned(),
+            source: source.into(),
+            target: PathBuf::new(),
+            options: vec!["rbind".to_owned(), access.to_owned()],
+        }
+    }
+}
