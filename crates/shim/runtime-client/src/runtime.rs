@@ -1,0 +1,314 @@
+//! The runtime's commands.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde::Deserialize;
+
+use crate::error::{Error, classify};
+use crate::reaper::{Reaper, Watch};
+use crate::scratch::Scratch;
+
+/// An OCI runtime and how to call it.
+#[derive(Clone, Debug)]
+pub struct Runtime {
+    /// The binary: a path or a name in `$PATH`.
+    pub binary: PathBuf,
+    /// Its `--root`; its own default when None.
+    pub root: Option<PathBuf>,
+    /// Whether it shall make cgroups through systemd.
+    pub systemd_cgroup: bool,
+    /// Whether create shall get `--no-pivot`.
+    pub no_pivot: bool,
+    /// Whether create shall get `--no-new-keyring`.
+    pub no_new_keyring: bool,
+    /// Waits for what is started.
+    pub reaper: Reaper,
+}
+
+/// A process's standard streams, or its terminal.
+#[derive(Debug)]
+pub enum Io {
+    /// stdin, stdout, stderr
+    Streams(Stdio, Stdio, Stdio),
+    /// The runtime makes a terminal and sends its master to this socket.
+    Console(PathBuf),
+}
+
+/// A process that a runtime has started for us.
+#[derive(Debug)]
+pub struct Started {
+    /// Its PID.
+    pub pid: u32,
+    /// Its end.
+    pub exit: Watch,
+}
+
+/// The runtime-spec's state.
+#[derive(Clone, Debug, Deserialize)]
+pub struct State {
+    /// The container.
+    pub id: String,
+    /// creating, created, running, stopped, paused
+    pub status: String,
+    /// 0 or missing when it is stopped.
+    #[serde(default)]
+    pub pid: u32,
+}
+
+/// A runtime that is at work.
+#[derive(Debug)]
+pub struct Launch {
+    /// The runtime's own PID.
+    pub runtime_pid: u32,
+    binary: String,
+    verb: &'static str,
+    id: String,
+    exit: Watch,
+    log: Scratch,
+}
+
+impl Launch {
+    /// Waits for the runtime to end.
+    async fn done(self) -> Result<(), Error> {
+        let exited = self.exit.await;
+        if exited.status == 0 {
+            return Ok(());
+        }
+        let message = self.log.read().ok().and_then(|log| last_error(&log));
+        let message = message.unwrap_or_else(|| format!("ended with status {} and logged no error", exited.status));
+        let kind = classify(&message);
+        Err(Error::Failed { binary: self.binary, verb: self.verb, id: self.id, kind, message })
+    }
+}
+
+impl Runtime {
+    /// Creates a container; its init waits for [`Runtime::start`]. The PID file stays in the bundle as `init.pid`.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn create(&self, id: &str, bundle: &Path, io: Io) -> Result<Started, Error> {
+        let pid_file = bundle.join("init.pid");
+        let mut arguments: Vec<OsString> = vec!["--bundle".into(), bundle.into()];
+        arguments.extend(["--pid-file".into(), pid_file.clone().into()]);
+        if self.no_pivot {
+            arguments.push("--no-pivot".into());
+        }
+        if self.no_new_keyring {
+            arguments.push("--no-new-keyring".into());
+        }
+        let _hold = self.reaper.hold();
+        self.launch("create", id, arguments, io)?.done().await?;
+        self.started("create", id, &pid_file)
+    }
+
+    /// Lets a created container run its program.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn start(&self, id: &str) -> Result<(), Error> {
+        self.simple("start", id, Vec::new()).await
+    }
+
+    /// Begins to run another process in a container. `pid_file` is the name of a file that doesn't exist.
+    /// Finish with [`Runtime::exec_started`].
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub fn exec(&self, id: &str, process_json: &[u8], pid_file: &Path, io: Io) -> Result<Launch, Error> {
+        let process = Scratch::new(c"process.json", process_json)
+            .map_err(|source| self.prepare("exec", id, "put the process into memory", source))?;
+        let arguments = vec![
+            "--detach".into(),
+            "--process".into(),
+            process.path().into(),
+            "--pid-file".into(),
+            pid_file.into(),
+        ];
+        self.launch("exec", id, arguments, io)
+    }
+
+    /// Waits until the process of [`Runtime::exec`] runs (or the runtime has failed). `hold` must be from before that.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn exec_started(&self, launch: Launch, pid_file: &Path) -> Result<Started, Error> {
+        let id = launch.id.clone();
+        launch.done().await?;
+        let started = self.started("exec", &id, pid_file);
+        let _ = std::fs::remove_file(pid_file); // volatile, in the bundle: goes with it
+        started
+    }
+
+    /// Sends a signal to a container's init, or to all of its processes.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn kill(&self, id: &str, signal: u32, all: bool) -> Result<(), Error> {
+        let mut command = self.command();
+        command.arg("kill");
+        if all {
+            command.arg("--all");
+        }
+        command.arg("--").arg(id).arg(signal.to_string());
+        self.run("kill", id, command, null()).map(Launch::done)?.await
+    }
+
+    /// Deletes a container; with `force` kills it first, and it's no error when there is none.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn delete(&self, id: &str, force: bool) -> Result<(), Error> {
+        self.simple("delete", id, if force { vec!["--force".into()] } else { Vec::new() }).await
+    }
+
+    /// Freezes a container.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn pause(&self, id: &str) -> Result<(), Error> {
+        self.simple("pause", id, Vec::new()).await
+    }
+
+    /// Thaws a container.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn resume(&self, id: &str) -> Result<(), Error> {
+        self.simple("resume", id, Vec::new()).await
+    }
+
+    /// Changes limits: `resources_json` is the runtime-spec's `linux.resources`.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn update(&self, id: &str, resources_json: &[u8]) -> Result<(), Error> {
+        let resources = Scratch::new(c"resources.json", resources_json)
+            .map_err(|source| self.prepare("update", id, "put the resources into memory", source))?;
+        let arguments = vec!["--resources".into(), resources.path().into()];
+        let launch = self.launch("update", id, arguments, null())?;
+        drop(resources); // the runtime has its own
+        launch.done().await
+    }
+
+    /// What the runtime knows of a container.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn state(&self, id: &str) -> Result<State, Error> {
+        let result = |source| Error::Result { verb: "state", id: id.to_owned(), what: "the state", source };
+        let out = Scratch::new(c"state.json", b"").map_err(result)?;
+        let to = std::fs::OpenOptions::new().write(true).open(out.path()).map_err(result)?;
+        out.seal().map_err(result)?;
+        let io = Io::Streams(Stdio::null(), to.into(), Stdio::null());
+        self.launch("state", id, Vec::new(), io)?.done().await?;
+        let text = out.read().map_err(result)?;
+        serde_json::from_str(&text).map_err(|e| result(e.into()))
+    }
+
+    async fn simple(&self, verb: &'static str, id: &str, arguments: Vec<OsString>) -> Result<(), Error> {
+        self.launch(verb, id, arguments, null())?.done().await
+    }
+
+    fn launch(&self, verb: &'static str, id: &str, arguments: Vec<OsString>, io: Io) -> Result<Launch, Error> {
+        let mut command = self.command();
+        command.arg(verb).args(arguments);
+        let io = match io {
+            Io::Console(socket) => {
+                command.arg("--console-socket").arg(socket);
+                null()
+            }
+            streams @ Io::Streams(..) => streams,
+        };
+        command.arg("--").arg(id);
+        self.run(verb, id, command, io)
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.binary);
+        if let Some(root) = &self.root {
+            command.arg("--root").arg(root);
+        }
+        if self.systemd_cgroup {
+            command.arg("--systemd-cgroup");
+        }
+        command
+    }
+
+    /// Global options may come before the verb only: `command` has been built with the verb, so the log's go
+    /// through a rebuilt one.
+    fn run(&self, verb: &'static str, id: &str, command: Command, io: Io) -> Result<Launch, Error> {
+        let binary = self.binary.display().to_string();
+        let prepare = |what, source| self.prepare(verb, id, what, source);
+        let log = Scratch::new(c"runtime.log", b"").map_err(|e| prepare("make its log", e))?;
+        let mut whole = Command::new(&self.binary);
+        whole.args(["--log-format", "json", "--log"]).arg(log.path()).args(command.get_args());
+        if let Io::Streams(stdin, stdout, stderr) = io {
+            whole.stdin(stdin).stdout(stdout).stderr(stderr);
+        }
+        let spawned = self.reaper.spawn(&mut whole);
+        log.seal().map_err(|e| prepare("seal its log", e))?;
+        let (runtime_pid, exit) =
+            spawned.map_err(|source| Error::Spawn { binary: binary.clone(), verb, source })?;
+        Ok(Launch { runtime_pid, binary, verb, id: id.to_owned(), exit, log })
+    }
+
+    fn started(&self, verb: &'static str, id: &str, pid_file: &Path) -> Result<Started, Error> {
+        let what = "the PID file";
+        let read = std::fs::read_to_string(pid_file).and_then(|text| {
+            text.trim().parse().map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+        });
+        let pid = read.map_err(|source| Error::Result { verb, id: id.to_owned(), what, source })?;
+        Ok(Started { pid, exit: self.reaper.watch(pid) })
+    }
+
+    fn prepare(&self, verb: &'static str, id: &str, what: &'static str, source: io::Error) -> Error {
+        Error::Prepare { verb, id: id.to_owned(), what, source }
+    }
+}
+
+fn null() -> Io {
+    Io::Streams(Stdio::null(), Stdio::null(), Stdio::null())
+}
+
+/// The last error in a log of JSON lines; the last line when there is none of level error.
+fn last_error(log: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Line {
+        #[serde(default)]
+        level: String,
+        #[serde(default)]
+        msg: String,
+    }
+    let mut fallback = None;
+    for line in log.lines().rev().filter(|l| !l.trim().is_empty()) {
+        match serde_json::from_str::<Line>(line) {
+            Ok(line) if line.level == "error" || line.level == "fatal" => return Some(line.msg),
+            Ok(line) => fallback = fallback.or(Some(line.msg)),
+            Err(_) => fallback = fallback.or(Some(line.to_owned())),
+        }
+    }
+    fallback
+}
+
+#[cfg(test)]
+mod tests {
+    use super::last_error;
+
+    #[test]
+    fn the_last_error_of_the_log_is_found() {
+        let log = concat!(
+            r#"{"level":"error","msg":"first"}"#,
+            "\n",
+            r#"{"level":"error","msg":"second"}"#,
+            "\n",
+            r#"{"level":"debug","msg":"later"}"#,
+            "\n"
+        );
+        assert_eq!(last_error(log).as_deref(), Some("second"));
+        assert_eq!(last_error("plain words\n").as_deref(), Some("plain words"));
+        assert_eq!(last_error(""), None);
+    }
+}
