@@ -66,7 +66,8 @@ pub(crate) fn tree(arguments: &[String]) -> Outcome {
     for _ in 0..number(arguments, 0, 2)? {
         println!("child: {}", me(&["ignore-sigterm"])?.id());
     }
-    println!("ready");
+    // The children say "ready" too.
+    println!("planted");
     until_terminated()
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Result, ensure};
-use integration_support::{Bundle, ConsoleSocket, run, wait_for};
+use integration_support::{Bundle, ConsoleSocket, Kind, run, wait_for};
 use serde_json::json;
 
 use crate::{T, has, has_one, value};
@@ -66,11 +66,14 @@ fn sees_the_container(t: &T<'_>) -> Result<()> {
         let link = fs::read_link(format!("/proc/{pid}/ns/{name}"))?;
         has(&inside, &link.to_string_lossy())?;
     }
-    has(&container.exec(&[], &["/bin/cat", "/proc/1/cmdline"])?.ok()?.stdout, "sleep 10000")?;
+    has(&container.exec(&[], &["/bin/cat", "/proc/1/cmdline"])?.ok()?.stdout, "sleep\u{0}10000")?;
     container.delete(&["--force"])
 }
 
 fn inherits_the_configuration(t: &T<'_>) -> Result<()> {
+    if t.differs(Kind::Crun, "crun 1.8 runs it as root in / unless told otherwise") {
+        return Ok(());
+    }
     let bundle = t.sh("sleep 10000").env("FROM", "config").set("/process/cwd", json!("/usr"));
     let container = t.start(bundle.set("/process/user", json!({"uid": 1000, "gid": 1000})))?;
     let out = container.exec(&[], &["/bin/sh", "-c", "id -u; pwd; echo $FROM"])?.ok()?.stdout;

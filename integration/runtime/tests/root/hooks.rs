@@ -28,6 +28,11 @@ fn hook(script: &str) -> Value {
 }
 
 fn order_and_state(t: &T<'_>) -> Result<()> {
+    if t.differs(Kind::Runc, "runc 1.1 runs poststart hooks in create, before the program runs")
+        || t.differs(Kind::Crun, "crun 1.8 does so too")
+    {
+        return Ok(());
+    }
     // The directory is bind-mounted at its own path, so that hooks on both sides of the fence can write there.
     let dir = t.scope.make_dir("hooks")?;
     let at = dir.to_string_lossy().into_owned();
@@ -58,7 +63,9 @@ fn order_and_state(t: &T<'_>) -> Result<()> {
         // A program that ends at once may be gone before poststart runs.
         let fine = state["status"].as_str().is_some_and(|s| s.starts_with(status) || *kind == "poststart");
         ensure!(fine, "{kind}: {state}");
-        ensure!(*kind == "poststop" || state["pid"].as_i64().is_some_and(|p| p > 0), "{kind}: {state}");
+        // The container's own hooks see the pid of their namespace, or none.
+        let outside = ["prestart", "createRuntime", "poststart"].contains(kind);
+        ensure!(!outside || state["pid"].as_i64().is_some_and(|p| p > 0), "{kind}: {state}");
     }
     Ok(())
 }

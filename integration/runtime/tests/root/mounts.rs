@@ -195,7 +195,8 @@ fn symlinks_in_destinations_stay_inside(t: &T<'_>) -> Result<()> {
     symlink(&outside, bundle.rootfs().join("link"))?;
     let finished = t.rt.run(&bundle)?;
     ensure!(fs::read_dir(&outside)?.next().is_none(), "the runtime wrote outside of the rootfs");
-    ensure!(finished.stdout == "mounted", "{finished:?}");
+    // The link's target doesn't exist in the rootfs: to make it there is fine, and so is to refuse.
+    ensure!(finished.stdout == "mounted" || !finished.status.success(), "{finished:?}");
     Ok(())
 }
 
@@ -250,6 +251,9 @@ fn private_mounts_stay_private(t: &T<'_>) -> Result<()> {
 }
 
 fn slave_mounts_come_in(t: &T<'_>) -> Result<()> {
+    if t.differs(integration_support::Kind::Crun, "crun 1.8 makes its whole tree private first") {
+        return Ok(());
+    }
     ensure!(propagation(t, "rslave")? == "seen\n");
     Ok(())
 }
@@ -261,6 +265,8 @@ fn shared_mounts_go_out(t: &T<'_>) -> Result<()> {
     let below = t.scope.make_dir("source/below")?;
     let bundle = t.sh("mount -t tmpfs out /data/below && touch /data/below/made-inside && sleep 1000");
     let bundle = bundle.mount("bind", &source.to_string_lossy(), "/data", &["rbind", "rshared"]);
+    // Without this the root, and what is mounted from it, only ever receives: engines set it for `rshared` mounts.
+    let bundle = bundle.set("/linux/rootfsPropagation", json!("rshared"));
     let capabilities = ["CAP_SYS_ADMIN"];
     let bundle = bundle.without("/linux/seccomp").set(
         "/process/capabilities",
