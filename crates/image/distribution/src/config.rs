@@ -17,6 +17,8 @@ pub struct RegistryConfig {
     pub read_timeout: Duration,
     /// How often a request is tried before a transient failure is final.
     pub attempts: u32,
+    /// The wait before the second attempt; it doubles with each further one.
+    pub backoff: Duration,
     /// The longest wait before the next attempt, also when `Retry-After` asks for more.
     pub max_backoff: Duration,
 }
@@ -28,6 +30,7 @@ impl Default for RegistryConfig {
             connect_timeout: Duration::from_secs(15),
             read_timeout: Duration::from_secs(60),
             attempts: 5,
+            backoff: Duration::from_millis(250),
             max_backoff: Duration::from_secs(30),
         }
     }
@@ -63,16 +66,31 @@ impl RegistryConfig {
             plain_http: plain || is_loopback(host) || self.registries.get(host).is_some_and(|r| r.plain_http),
         };
         if listed.is_empty() {
-            // Docker Hub's API has another name than the Hub.
-            let host = if registry == "docker.io" { "registry-1.docker.io" } else { registry };
-            return vec![endpoint(host)];
+            return vec![endpoint(api_host(registry))];
         }
         listed.iter().map(|host| endpoint(host)).collect()
     }
 
-    pub(crate) fn auth(&self, registry: &str) -> Option<&Auth> {
-        self.registries.get(registry).and_then(|r| r.auth.as_ref())
+    /// Whose credentials are presented at an endpoint. Those for a registry go to the registry only: a mirror gets those
+    /// configured under its own name.
+    pub(crate) fn auth<'a>(
+        &'a self,
+        registry: &str,
+        endpoint: &Endpoint,
+        callers: Option<&'a Auth>,
+    ) -> Option<&'a Auth> {
+        let configured = |host: &str| self.registries.get(host).and_then(|r| r.auth.as_ref());
+        if endpoint.host == registry || endpoint.host == api_host(registry) {
+            callers.or_else(|| configured(registry))
+        } else {
+            configured(&endpoint.host)
+        }
     }
+}
+
+/// Docker Hub's API has another name than the Hub.
+fn api_host(registry: &str) -> &str {
+    if registry == "docker.io" { "registry-1.docker.io" } else { registry }
 }
 
 /// One place where a registry is reached.
@@ -109,6 +127,18 @@ mod tests {
         for host in ["localhost.example", "example:5000", "10.0.0.1:5000", "128.0.0.1", "[fe80::1]"] {
             assert!(!is_loopback(host), "{host}");
         }
+    }
+
+    #[test]
+    fn a_mirror_never_gets_the_registrys_credentials() {
+        let mut config = RegistryConfig::default();
+        let mirror = Endpoint { host: "mirror:1".into(), plain_http: true };
+        let own = Endpoint { host: "r.example".into(), plain_http: false };
+        let (mine, theirs) = (Auth::basic("me", "x"), Auth::basic("mirror", "y"));
+        assert_eq!(config.auth("r.example", &mirror, Some(&mine)), None);
+        assert_eq!(config.auth("r.example", &own, Some(&mine)), Some(&mine));
+        config.registries.entry("mirror:1".into()).or_default().auth = Some(theirs.clone());
+        assert_eq!(config.auth("r.example", &mirror, Some(&mine)), Some(&theirs));
     }
 
     #[test]

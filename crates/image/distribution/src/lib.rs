@@ -9,16 +9,27 @@
 #![forbid(unsafe_code)]
 
 mod auth;
+mod blob;
+mod challenge;
+mod client;
 mod config;
 mod descriptor;
 mod error;
+mod manifest;
+mod push;
 mod reference;
+mod retry;
+mod tls;
+mod transport;
 
 pub use auth::Auth;
+pub use blob::Blob;
+pub use client::{Client, Repository};
 pub use config::{Registry, RegistryConfig};
 pub use corten_content::{Digest, InvalidDigest};
 pub use descriptor::{Descriptor, media_type};
 pub use error::Error;
+pub use manifest::{MAX_MANIFEST_BYTES, Manifest};
 pub use reference::{InvalidReference, Reference};
 
 /// What every fallible function of this crate returns.
