@@ -147,6 +147,8 @@ fn run_one(test: &TestBinary, filter: &[&str], bin: Option<&PathBuf>) -> Result<
     let mut command = Command::new(&test.path);
     // As `cargo test` does it: in the package's directory.
     command.current_dir(&test.directory).stdin(Stdio::null()).args(filter);
+    // A failing test's error has its story; a stack of libtest's own frames beside it hides it.
+    command.env("RUST_LIB_BACKTRACE", "0");
     if let Some(bin) = bin {
         // Privileged tests look at the whole machine (mounts, links, cgroups), so one at a time.
         command.arg("--test-threads=1").env("CORTEN_BIN_DIR", bin).env("CORTEN_LANE", "root");

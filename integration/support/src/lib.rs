@@ -37,7 +37,7 @@ pub use leak::leaks;
 pub use need::{require, require_binary, require_program, require_root, skip};
 pub use registry::{Registry, RegistryOptions};
 pub use rootfs::{busybox_rootfs, workload_rootfs};
-pub use runtime::{Container, Kind, Runtime};
+pub use runtime::{Container, Kind, Runtime, hybrid_shows_controllers};
 pub use scope::Scope;
 pub use seccomp::default_profile as default_seccomp_profile;
 pub use wait::{DEADLINE, wait_for, wait_until};
