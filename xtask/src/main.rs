@@ -3,6 +3,7 @@
 
 use anyhow::{Result, bail};
 
+mod bench;
 mod build;
 mod check;
 #[cfg(feature = "codegen")]
@@ -21,7 +22,7 @@ cargo xtask COMMAND
   check                format, clippy, layers, unit tests
   layers               fail on a dependency that points upwards
   build                release binaries into target/bin
-  bench                corten beside runc and crun, as ratios (root)
+  bench [ROUNDS [RUNS]]  corten beside runc and crun, as ratios (root)
   codegen [--check]    Rust from proto/ (with `cargo run -p xtask --features codegen --`)
 ";
 
@@ -29,6 +30,7 @@ fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args.as_slice() {
+        ["bench", options @ ..] => bench::bench(options),
         ["build"] => build::build().map(drop),
         ["check"] | ["test", "check"] => check::check(),
         ["layers"] => layers::check(),
