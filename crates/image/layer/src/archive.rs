@@ -320,6 +320,3 @@ fn checksum_holds(header: &Header) -> bool {
     }
     expected == unsigned || i64::from(expected) == signed
 }
-
-#[cfg(test)]
-mod tests;

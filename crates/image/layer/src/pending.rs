@@ -117,8 +117,7 @@ fn settle_link(tree: &mut Tree, lowers: &[Tree], link: &Link) -> Result<()> {
             reason: format!("the hard link's target {:?} is in no layer", show(&link.target)),
         });
     }
-    let source =
-        tree.parent(target_parent).and_then(|fd| Ok(fd.try_clone_to_owned()?)).map_err(at("open"))?;
+    let source = tree.parent(target_parent).and_then(|fd| fd.try_clone_to_owned()).map_err(at("open"))?;
     keeping_times(tree, parent, |fd| {
         linkat(&source, OsStr::from_bytes(target_base), fd, OsStr::from_bytes(base), AtFlags::empty())?;
         Ok(())

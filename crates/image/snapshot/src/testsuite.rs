@@ -20,9 +20,11 @@ use crate::{Error, Kind, Layering, Snapshotter, Usage};
 /// Opens the driver with a root directory of the suite's choice. It is called again for the same root after the first is dropped.
 pub type Open<'a> = &'a dyn Fn(&Path) -> Box<dyn Snapshotter>;
 
+type Test = fn(Open<'_>, &Path);
+
 /// Runs all tests, each in a fresh directory.
 pub fn run(open: Open<'_>) {
-    let tests: &[(&str, fn(Open<'_>, &Path))] = &[
+    let tests: &[(&str, Test)] = &[
         ("life", life),
         ("kinds", kinds),
         ("names", names),
