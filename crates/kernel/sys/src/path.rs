@@ -47,6 +47,27 @@ pub fn open_in_root(root: BorrowedFd<'_>, path: &CStr, flags: i32, mode: u32) ->
     )
 }
 
+/// [`open_in_root`], but no symbolic link is followed anywhere: what the image's author made a link stays closed.
+///
+/// # Errors
+/// open(2)'s; ELOOP at a link.
+pub fn open_in_root_no_links(
+    root: BorrowedFd<'_>,
+    path: &CStr,
+    flags: i32,
+    mode: u32,
+) -> io::Result<OwnedFd> {
+    openat2(
+        root,
+        path,
+        &OpenHow {
+            flags: (flags | libc::O_CLOEXEC) as u64,
+            mode: mode.into(),
+            resolve: libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_SYMLINKS,
+        },
+    )
+}
+
 /// Opens `path` below `at`, following no symbolic link and crossing into no other mount.
 ///
 /// # Errors

@@ -32,6 +32,9 @@ bitflags! {
     }
 }
 
+/// libc's constant of this name is an int, which it doesn't fit.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
 /// Which side of [`clone`] this is.
 #[derive(Debug)]
 pub enum Forked {
@@ -64,7 +67,7 @@ pub fn clone(new: Namespaces, cgroup: Option<BorrowedFd<'_>>, sibling: bool) -> 
         args.exit_signal = libc::SIGCHLD as u64;
     }
     if let Some(cgroup) = cgroup {
-        args.flags |= libc::CLONE_INTO_CGROUP as u64;
+        args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd() as u64;
     }
     // SAFETY: no CLONE_VM, so the child has its own copy of memory; no stack is given, so it returns here on its
@@ -196,6 +199,32 @@ pub fn rlimit(pid: i32, resource: u32) -> io::Result<(u64, u64)> {
     // SAFETY: old is a valid place for an rlimit64, new may be null.
     check(unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, new, &raw mut old) })?;
     Ok((old.rlim_cur, old.rlim_max))
+}
+
+/// setdomainname(2).
+///
+/// # Errors
+/// EPERM, EINVAL if it's too long.
+pub fn set_domainname(name: &str) -> io::Result<()> {
+    // SAFETY: the pointer and length are of the same string.
+    check(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) }.into()).map(drop)
+}
+
+/// PR_SET_DUMPABLE off until the next execve: other processes, except those with CAP_SYS_PTRACE over us, can't look
+/// into our memory or /proc entries.
+///
+/// # Errors
+/// The kernel's.
+pub fn not_dumpable() -> io::Result<()> {
+    nix::sys::prctl::set_dumpable(false).map_err(Into::into)
+}
+
+/// PR_SET_KEEPCAPS: keep the permitted capabilities through a change of user.
+///
+/// # Errors
+/// The kernel's.
+pub fn keep_capabilities(keep: bool) -> io::Result<()> {
+    nix::sys::prctl::set_keepcaps(keep).map_err(Into::into)
 }
 
 /// personality(2).

@@ -8,7 +8,8 @@ use crate::check;
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Scheduling {
-    size: u32,
+    /// The size of this structure; set by [`set_scheduling`].
+    pub size: u32,
     /// SCHED_* number.
     pub policy: u32,
     /// SCHED_FLAG_* bits.

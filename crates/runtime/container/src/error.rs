@@ -173,3 +173,27 @@ impl Error {
         None
     }
 }
+
+/// Says what was being done when the kernel refused.
+pub(crate) trait Doing<T> {
+    /// `cannot <operation>`, with the cause as source.
+    fn doing(self, operation: impl FnOnce() -> String) -> Result<T>;
+}
+
+impl<T, E: Into<io::Error>> Doing<T> for std::result::Result<T, E> {
+    fn doing(self, operation: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|source| Error::Os { operation: operation(), source: source.into() })
+    }
+}
+
+/// An error and all its causes in one line, as it crosses a process boundary or ends in a log.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}

@@ -14,10 +14,27 @@
 //! 5. `start.rs` lets init go through the exec fifo and returns once the program runs.
 #![forbid(unsafe_code)]
 
+mod cgroup;
 mod container;
+mod create;
+mod delete;
 mod error;
+mod exec;
+mod filter;
+mod foreground;
+mod hooks;
+mod kill;
 mod options;
+mod pause;
+mod plan;
+mod query;
+mod record;
+mod run;
+mod spawn;
+mod start;
 mod status;
+mod steps;
+mod undo;
 
 pub use container::Runtime;
 pub use error::{Error, Result};

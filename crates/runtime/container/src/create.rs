@@ -1,0 +1,289 @@
+//! `create` and the creation half of `run` (runtime-spec, "Lifecycle", steps 1 to 5).
+
+use std::{
+    ffi::CString,
+    fs,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::{ffi::OsStrExt, net::UnixStream},
+    },
+    path::{Path, PathBuf},
+};
+
+use corten_bundle::Bundle;
+use corten_cgroups::Cgroup;
+use corten_sys::process::Namespaces;
+use nix::{
+    fcntl::{OFlag, open},
+    sys::stat,
+    unistd::mkfifo,
+};
+
+use crate::{
+    CreateOptions, Error, Result, Runtime, Status,
+    cgroup::{self, CgroupDoing},
+    error::Doing,
+    filter, hooks,
+    plan::{Circumstances, Mount, Plan},
+    record::{FIFO, Home, Identity, Record},
+    spawn::{
+        init::{Creation, Wires, waits_for_hooks},
+        parent::{Child, open_joins, spawn_create},
+        sync::{self, FromInit, FromParent},
+    },
+    steps::{dev, mount},
+    undo::Undo,
+};
+
+/// Whether init waits for `start`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// It waits at the exec fifo.
+    Create,
+    /// It goes straight on to the program, and nobody stays with it.
+    Detach,
+    /// It goes straight on to the program, and we stay with it.
+    Run,
+}
+
+/// A container with its init, as far as `create` goes.
+pub(crate) struct Made {
+    pub(crate) home: Home,
+    pub(crate) record: Record,
+    pub(crate) child: Child,
+    /// The terminal's master, if we relay it.
+    pub(crate) terminal: Option<OwnedFd>,
+    pub(crate) bundle: PathBuf,
+}
+
+impl Runtime {
+    /// Creates a container: everything is set up and init waits for [`Self::start`]. Returns init's pid.
+    ///
+    /// # Errors
+    /// Any; the system is then as before.
+    pub fn create(&self, id: &str, options: &CreateOptions) -> Result<i32> {
+        let made = self.make(id, options, Mode::Create)?;
+        Ok(made.child.pid)
+    }
+
+    /// Makes the container, or nothing.
+    pub(crate) fn make(&self, id: &str, options: &CreateOptions, mode: Mode) -> Result<Made> {
+        let mut undo = Undo::default();
+        match self.try_make(id, options, mode, &mut undo) {
+            Ok(made) => Ok(made),
+            Err(error) => Err(undo.roll_back(error)),
+        }
+    }
+
+    fn try_make(&self, id: &str, options: &CreateOptions, mode: Mode, undo: &mut Undo<'static>) -> Result<Made> {
+        let home = Home::new(&self.root, id)?;
+        let (bundle, plan) = load(options)?;
+        let filter = filter::compile(&plan)?;
+        let joins = open_joins(&plan.namespaces.join)?;
+        let relayed = mode == Mode::Run;
+        let console = connect(options.console_socket.as_deref(), plan.process.terminal, relayed)?;
+        home.make()?;
+        undo.push("remove the state directory", { let home = home.clone(); move || home.remove() });
+
+        let linux = bundle.spec.linux().as_ref();
+        let place = cgroup::place(self, linux, id)?;
+        let mut record = record(id, &bundle, &plan, place.clone(), filter.as_ref());
+        home.save(&record)?;
+        let resources = linux.and_then(|linux| linux.resources().clone()).unwrap_or_default();
+        let cgroup = Cgroup::create(&place, &resources).cgroup("create", &place)?;
+        undo.push("remove the cgroup", { let cgroup = cgroup.clone(); move || cgroup::destroy(&cgroup) });
+        let entrance = cgroup.entrance().cgroup("open", &place)?;
+        record.cgroup = Some(cgroup);
+
+        let fifo = (mode == Mode::Create).then(|| make_fifo(&home)).transpose()?;
+        let creation = Creation {
+            mounts: mount::open_sources(&plan, &|mount| idmap_namespace(&plan, mount))?,
+            devices: dev::open_sources(&plan)?,
+            keyring: keyring(id, options),
+            no_pivot: options.no_pivot,
+            state: record.state(Status::Creating),
+            plan: &plan,
+        };
+        let (ours, theirs) = sync::pair()?;
+        let wires = Wires {
+            channel: theirs,
+            entrance,
+            born_there: false,
+            joined: false,
+            place,
+            join: joins,
+            console: console.map(OwnedFd::from),
+            fifo,
+            keep: options.preserve_fds + listen_fds(),
+            seccomp: filter.as_ref().map(|filter| (filter.instructions.clone(), filter.flags)),
+        };
+        let child = spawn_create(ours, wires, &creation)?;
+        let killer = child.pidfd.try_clone().doing(|| "duplicate a pidfd".to_owned())?;
+        let pid = child.pid;
+        undo.push("kill init", move || crate::spawn::parent::kill(pid, &killer));
+        drop(creation.mounts);
+        let mut made = Made { home, record, child, terminal: None, bundle: bundle.path.clone() };
+        made.attend(&plan, filter.as_ref(), options, mode)?;
+        Ok(made)
+    }
+}
+
+impl Made {
+    /// The parent's script, from init's birth until it may live.
+    fn attend(
+        &mut self,
+        plan: &Plan,
+        filter: Option<&filter::Filter>,
+        options: &CreateOptions,
+        mode: Mode,
+    ) -> Result<()> {
+        let child = &self.child;
+        child.map_ids(&plan.namespaces)?;
+        child.oom_score(plan.process.oom_score_adj)?;
+        let identity = Identity::new(child.pid, child.pidfd.as_fd());
+        self.record.init = Some(identity.doing(|| "identify container init".to_owned())?);
+        self.home.save(&self.record)?;
+        filter::save(&self.home, filter)?;
+        if let Some(path) = &options.pidfd_socket {
+            send_pidfd(path, &child.pidfd)?;
+        }
+        if waits_for_hooks(plan) {
+            self.wait_for("mounting", |message| matches!(message, FromInit::Mounted))?;
+            self.run_hooks(plan)?;
+            self.child.channel.order(FromParent::Continue)?;
+        }
+        if mode == Mode::Create {
+            self.wait_for("setting up", |message| matches!(message, FromInit::Ready))?;
+        }
+        if let Some(path) = &options.pid_file {
+            write_pid_file(path, self.child.pid)?;
+        }
+        // The state is saved: whatever becomes of us, the container can be found and deleted.
+        match self.child.channel.order(FromParent::Go) {
+            Ok(()) => Ok(()),
+            // Init has failed before it read this: its last words say why.
+            Err(error) => match self.child.hear_or_end() {
+                Ok(Some(_)) => Err(error),
+                Ok(None) => Err(self.child.died("setting up")),
+                Err(failure) => Err(failure),
+            },
+        }
+    }
+
+    /// Answers init until the message comes that `done` recognizes.
+    pub(crate) fn wait_for(&mut self, during: &'static str, done: impl Fn(&FromInit) -> bool) -> Result<()> {
+        loop {
+            match self.child.hear(during)? {
+                FromInit::Terminal(master) => self.terminal = Some(master),
+                message if done(&message) => return Ok(()),
+                _ => {}
+            }
+        }
+    }
+
+    fn run_hooks(&self, plan: &Plan) -> Result<()> {
+        let state = self.record.state(Status::Creating);
+        hooks::run("prestart", plan.hooks.prestart().as_ref(), &state, &self.bundle)?;
+        hooks::run("createRuntime", plan.hooks.create_runtime().as_ref(), &state, &self.bundle)
+    }
+}
+
+/// Loads the bundle and plans, or tells everything that's wrong with it.
+fn load(options: &CreateOptions) -> Result<(Bundle, Plan)> {
+    let bundle = Bundle::load(&options.bundle)
+        .map_err(|e| Error::Bundle { path: options.bundle.clone(), source: e.into() })?;
+    let circumstances = Circumstances { listen_fds: listen_fds() };
+    let mut problems: Vec<String> = bundle.problems().iter().map(ToString::to_string).collect();
+    match Plan::new(&bundle.path, &bundle.spec, circumstances) {
+        Ok(plan) if problems.is_empty() => Ok((bundle, plan)),
+        planned => {
+            // Both look at some of the same things.
+            let more = planned.err().unwrap_or_default();
+            let field = |problem: &str| problem.split(':').next().unwrap_or_default().to_owned();
+            let seen: Vec<String> = problems.iter().map(|problem| field(problem)).collect();
+            problems.extend(more.into_iter().filter(|problem| !seen.contains(&field(problem))));
+            Err(Error::Config { bundle: bundle.path, problems })
+        }
+    }
+}
+
+fn record(
+    id: &str,
+    bundle: &Bundle,
+    plan: &Plan,
+    place: PathBuf,
+    filter: Option<&filter::Filter>,
+) -> Record {
+    let joined = plan.namespaces.join.iter().fold(Namespaces::empty(), |all, join| all | join.kind);
+    Record::new(id, bundle, &plan.rootfs.path, place, plan.namespaces.new | joined, filter.map(|f| f.flags))
+}
+
+fn make_fifo(home: &Home) -> Result<OwnedFd> {
+    let path = home.file(FIFO);
+    let doing = || format!("make the exec fifo {}", path.display());
+    mkfifo(&path, stat::Mode::S_IRUSR | stat::Mode::S_IWUSR).doing(doing)?;
+    // For writing too: then it's open at once, never at its end, and can carry an error back.
+    open(&path, OFlag::O_RDWR | OFlag::O_CLOEXEC, stat::Mode::empty()).doing(doing)
+}
+
+/// Connects to the console socket; refuses a terminal that nobody would hold (`relayed`: we do).
+pub(crate) fn connect(socket: Option<&Path>, terminal: bool, relayed: bool) -> Result<Option<UnixStream>> {
+    let refuse = || Err(std::io::Error::from(std::io::ErrorKind::InvalidInput));
+    match socket {
+        Some(path) if terminal => {
+            let stream = UnixStream::connect(path);
+            stream.map(Some).doing(|| format!("connect to the console socket {}", path.display()))
+        }
+        Some(path) => {
+            refuse().doing(|| format!("use the console socket {}: process.terminal is false", path.display()))
+        }
+        None if terminal && !relayed => {
+            refuse().doing(|| "allocate a terminal without a console socket: nobody would hold it".to_owned())
+        }
+        None => Ok(None),
+    }
+}
+
+/// Number of descriptors of socket activation that are ours to pass on (sd_listen_fds(3)).
+pub(crate) fn listen_fds() -> u32 {
+    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u32>().ok());
+    match (number("LISTEN_PID"), number("LISTEN_FDS")) {
+        (Some(pid), Some(count)) if pid == std::process::id() => count,
+        // Without a pid: set by a manager that doesn't know ours.
+        (None, Some(count)) => count,
+        _ => 0,
+    }
+}
+
+fn keyring(id: &str, options: &CreateOptions) -> Option<CString> {
+    (!options.no_new_keyring).then(|| CString::new(format!("_ses.{id}")).ok()).flatten()
+}
+
+/// Writes the pid, so that a reader sees all of it or no file.
+pub(crate) fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".tmp");
+    fs::write(&temporary, pid.to_string())
+        .and_then(|()| fs::rename(&temporary, path))
+        .doing(|| format!("write the pid file {}", path.display()))
+}
+
+/// Sends a pidfd to whoever listens.
+pub(crate) fn send_pidfd(path: &Path, pidfd: &OwnedFd) -> Result<()> {
+    let doing = || format!("send the pidfd to {}", path.display());
+    let socket = UnixStream::connect(path).doing(doing)?;
+    corten_sys::fds::send(socket.as_fd(), b"pidfd", &[pidfd.as_fd()]).map(drop).doing(doing)
+}
+
+/// A user namespace with the mappings that an id-mapped mount asks for.
+fn idmap_namespace(plan: &Plan, mount: &Mount) -> Result<OwnedFd> {
+    let own = (plan.namespaces.uid_map.clone(), plan.namespaces.gid_map.clone());
+    let maps = mount.idmap.as_ref().and_then(|idmap| idmap.maps.clone()).unwrap_or(own);
+    if maps.0.is_empty() {
+        let joined = plan.namespaces.joins(Namespaces::USER).map(|join| join.path.as_path());
+        let path = CString::new(joined.unwrap_or(Path::new("/")).as_os_str().as_bytes()).unwrap_or_default();
+        return open(path.as_c_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, stat::Mode::empty())
+            .doing(|| "open the user namespace for an id-mapped mount".to_owned());
+    }
+    crate::spawn::parent::user_namespace(&maps.0, &maps.1)
+}

@@ -1,0 +1,106 @@
+//! `delete` (runtime-spec, "Lifecycle", steps 11 to 13).
+
+use std::{
+    os::fd::AsFd,
+    time::{Duration, Instant},
+};
+
+use corten_cgroups::Cgroup;
+use corten_sys::process::pidfd_send_signal;
+use nix::{
+    libc,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
+
+use crate::{
+    Error, Result, Runtime, Status,
+    cgroup::{self, CgroupDoing},
+    error::chain,
+    hooks,
+    query::Now,
+    record::Home,
+};
+
+/// How long a killed init may take to be gone.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl Runtime {
+    /// Deletes a stopped container; with `force` kills it first, and also takes away what a killed `create` left.
+    /// `force` on a container that doesn't exist is no error.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Status`] if it isn't stopped.
+    pub fn delete(&self, id: &str, force: bool) -> Result<()> {
+        let now = match self.now(id) {
+            // An id that is taken, but no record: its `create` was killed as soon as it had begun.
+            Err(Error::NotFound { .. }) if force => return Home::new(&self.root, id)?.remove(),
+            Err(error @ Error::Record { .. }) if force => return self.delete_unreadable(id, error),
+            other => other?,
+        };
+        if now.status != Status::Stopped {
+            if !force {
+                return Err(Error::Status { id: id.to_owned(), status: now.status, operation: "delete" });
+            }
+            stop(&now)?;
+        }
+        self.take_away(&now)
+    }
+
+    /// Removes cgroup and state of a stopped container, and runs poststop hooks.
+    pub(crate) fn take_away(&self, now: &Now) -> Result<()> {
+        let record = &now.record;
+        match &record.cgroup {
+            Some(cgroup) => cgroup::destroy(cgroup)?,
+            // `create` was killed between making it and writing that down.
+            None => {
+                if let Ok(cgroup) = Cgroup::locate(&record.place)
+                    && cgroup.exists()
+                {
+                    cgroup::destroy(&cgroup)?;
+                }
+            }
+        }
+        now.home.remove()?;
+        // Each is run, whatever the others do; none can undo the deletion (runtime-spec, step 13).
+        for hook in &record.poststop {
+            let state = record.state(Status::Stopped);
+            if let Err(e) = hooks::run("poststop", Some(&vec![hook.clone()]), &state, &record.bundle) {
+                tracing::warn!("{}", chain(&e));
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing is known of it but its directory.
+    fn delete_unreadable(&self, id: &str, error: Error) -> Result<()> {
+        tracing::warn!("{}; only its state directory is removed", chain(&error));
+        Home::new(&self.root, id)?.remove()
+    }
+}
+
+/// Kills everything and waits for init's end.
+fn stop(now: &Now) -> Result<()> {
+    if let Some(cgroup) = &now.record.cgroup {
+        // Nothing frozen dies.
+        if now.status == Status::Paused {
+            cgroup.thaw().cgroup("thaw", cgroup.path())?;
+        }
+        cgroup.kill().cgroup("kill the processes of", cgroup.path())?;
+    }
+    let Some(init) = &now.init else { return Ok(()) };
+    pidfd_send_signal(init.as_fd(), libc::SIGKILL).ok(); // because it may be gone by now
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+        let mut fds = [PollFd::new(init.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, timeout) {
+            Ok(n) if n > 0 => return Ok(()),
+            Ok(_) if left.is_zero() => {
+                let (id, status) = (now.home.id.clone(), now.status);
+                return Err(Error::Status { id, status, operation: "delete: it doesn't die" });
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! `exec`: a further process in a running container.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use corten_sys::process::{Forked, Namespaces, setns};
+
+use crate::{
+    Error, ExecOptions, Outcome, Result, Runtime, Status,
+    cgroup::CgroupDoing,
+    create::{connect, listen_fds, send_pidfd, write_pid_file},
+    error::Doing,
+    filter,
+    foreground::Foreground,
+    plan::{self, Circumstances, ProcessPlan},
+    query::Now,
+    spawn::{
+        init::{self, Wires},
+        parent::{Child, clone_into, kill},
+        sync::{self, Channel, FromInit, FromParent},
+    },
+};
+
+impl Runtime {
+    /// Runs a further process in the container.
+    ///
+    /// # Errors
+    /// [`Error::Status`] if it is stopped or paused; [`Error::Program`] if the program can't be executed.
+    pub fn exec(&self, id: &str, options: &ExecOptions) -> Result<Outcome> {
+        let now = self.now(id)?;
+        let wrong = || Error::Status { id: id.to_owned(), status: now.status, operation: "exec" };
+        match now.status {
+            Status::Running | Status::Created => {}
+            Status::Paused if options.ignore_paused => {}
+            _ => return Err(wrong()),
+        }
+        let Some(target) = &now.init else { return Err(wrong()) };
+        let problems = |problems| Error::Config { bundle: now.record.bundle.clone(), problems };
+        let plan = plan::exec(&options.process, Circumstances { listen_fds: listen_fds() }).map_err(problems)?;
+        let (child, ours) = spawn(&now, target, &plan, options)?;
+        let pid = child.pid;
+        match attend(child, ours, &plan, options) {
+            Ok(outcome) => Ok(outcome),
+            Err((error, child)) => {
+                kill(pid, &child)?;
+                Err(error)
+            }
+        }
+    }
+}
+
+fn spawn(now: &Now, target: &OwnedFd, plan: &ProcessPlan, options: &ExecOptions) -> Result<(Child, OwnedFd)> {
+    let (ours, theirs) = sync::pair()?;
+    let mut wires = wires(now, theirs, plan, options)?;
+    let join = Namespaces::from_bits_retain(now.record.namespaces);
+    let doing = || format!("enter container {}", now.home.id);
+    if join.contains(Namespaces::PID) {
+        // Our children are then born there; we ourselves stay where we are, and have no other children.
+        setns(target.as_fd(), Namespaces::PID).doing(doing)?;
+    }
+    match clone_into(&mut wires, Namespaces::empty()).doing(doing)? {
+        Forked::Parent { pid, pidfd } => {
+            let copy = pidfd.try_clone().doing(|| "duplicate a pidfd".to_owned())?;
+            Ok((Child { pid, pidfd, channel: ours }, copy))
+        }
+        Forked::Child => {
+            drop(ours);
+            init::live(wires, |wires| init::exec(wires, plan, join, target))
+        }
+    }
+}
+
+fn wires(now: &Now, channel: Channel, plan: &ProcessPlan, options: &ExecOptions) -> Result<Wires> {
+    let record = &now.record;
+    let seccomp = match record.seccomp {
+        Some(flags) => Some((filter::load(&now.home)?, flags)),
+        None => None,
+    };
+    let Some(cgroup) = &record.cgroup else {
+        return Err(Error::Status { id: record.id.clone(), status: now.status, operation: "exec" });
+    };
+    let entrance = match parse_cgroups(&options.cgroups) {
+        Below::Same => cgroup.entrance(),
+        Below::All(path) => cgroup.entrance_below(path),
+        Below::Some(list) => cgroup.entrance_by_controller(&list),
+    };
+    Ok(Wires {
+        channel,
+        entrance: entrance.cgroup("open", cgroup.path())?,
+        born_there: false,
+        joined: false,
+        place: cgroup.path().to_owned(),
+        join: Vec::new(),
+        console: connect(options.console_socket.as_deref(), plan.terminal, !options.detach)?.map(OwnedFd::from),
+        fifo: None,
+        keep: options.preserve_fds + listen_fds(),
+        seccomp,
+    })
+}
+
+enum Below {
+    Same,
+    All(String),
+    Some(Vec<(String, std::path::PathBuf)>),
+}
+
+/// `path` for all hierarchies, or `controller[,controller]:path` for some.
+fn parse_cgroups(options: &[String]) -> Below {
+    let mut some = Vec::new();
+    for option in options {
+        match option.split_once(':') {
+            None => return Below::All(option.clone()),
+            Some((names, path)) => some.extend(names.split(',').map(|name| (name.to_owned(), path.into()))),
+        }
+    }
+    if some.is_empty() { Below::Same } else { Below::Some(some) }
+}
+
+/// The parent's script, from the child's birth until it runs, and unless detached until it ends.
+fn attend(
+    child: Child,
+    pidfd: OwnedFd,
+    plan: &ProcessPlan,
+    options: &ExecOptions,
+) -> Result<Outcome, (Error, OwnedFd)> {
+    let relay = plan.terminal && options.console_socket.is_none() && !options.detach;
+    let begin = || -> Result<Option<OwnedFd>> {
+        child.oom_score(plan.oom_score_adj)?;
+        if let Some(path) = &options.pidfd_socket {
+            send_pidfd(path, &child.pidfd)?;
+        }
+        if let Some(path) = &options.pid_file {
+            write_pid_file(path, child.pid)?;
+        }
+        child.channel.order(FromParent::Go).ok(); // because a child that has died says why below
+        let mut terminal = None;
+        while let Some(message) = child.hear_or_end()? {
+            if let FromInit::Terminal(master) = message {
+                terminal = Some(master);
+            }
+        }
+        Ok(terminal)
+    };
+    let foreground = if options.detach { None } else { Some(Foreground::begin()) };
+    match (begin(), foreground) {
+        (Ok(_), None) => Ok(Outcome::Detached(child.pid)),
+        (Ok(terminal), Some(foreground)) => {
+            let code = foreground.and_then(|f| f.wait(child.pid, &child.pidfd, terminal.filter(|_| relay)));
+            code.map(Outcome::Exited).map_err(|e| (e, pidfd))
+        }
+        (Err(e), _) => Err((e, pidfd)),
+    }
+}

@@ -1,0 +1,66 @@
+//! The seccomp filter: compiled from the plan, kept for exec.
+
+use std::fs;
+
+use corten_seccomp::{Options, compile as compile_profile};
+use corten_sys::seccomp::Instruction;
+
+use crate::{
+    Error, Result,
+    error::Doing,
+    plan::Plan,
+    record::{Home, SECCOMP},
+};
+
+/// A compiled filter with its flags.
+#[derive(Debug)]
+pub(crate) struct Filter {
+    pub(crate) instructions: Vec<Instruction>,
+    pub(crate) flags: u64,
+}
+
+/// Compiles the plan's profile, if it has one.
+pub(crate) fn compile(plan: &Plan) -> Result<Option<Filter>> {
+    let Some(profile) = &plan.seccomp else { return Ok(None) };
+    let program = compile_profile(profile, Options::default()).map_err(|e| Error::Seccomp(e.into()))?;
+    if program.notify {
+        let reason = "SCMP_ACT_NOTIFY is not supported yet";
+        return Err(Error::Seccomp(reason.into()));
+    }
+    for warning in &program.warnings {
+        tracing::debug!("linux.seccomp: {warning}");
+    }
+    Ok(Some(Filter { instructions: program.filter, flags: program.flags }))
+}
+
+/// Keeps the filter, in the kernel's own layout.
+pub(crate) fn save(home: &Home, filter: Option<&Filter>) -> Result<()> {
+    let Some(filter) = filter else { return Ok(()) };
+    let mut bytes = Vec::with_capacity(filter.instructions.len() * 8);
+    for instruction in &filter.instructions {
+        bytes.extend_from_slice(&instruction.code.to_ne_bytes());
+        bytes.extend_from_slice(&[instruction.jt, instruction.jf]);
+        bytes.extend_from_slice(&instruction.k.to_ne_bytes());
+    }
+    let path = home.file(SECCOMP);
+    fs::write(&path, bytes).doing(|| format!("write {}", path.display()))
+}
+
+/// The kept filter.
+pub(crate) fn load(home: &Home) -> Result<Vec<Instruction>> {
+    let path = home.file(SECCOMP);
+    let bytes = fs::read(&path).doing(|| format!("read {}", path.display()))?;
+    let instruction = |chunk: &[u8]| match *chunk {
+        [a, b, jt, jf, k0, k1, k2, k3] => Some(Instruction {
+            code: u16::from_ne_bytes([a, b]),
+            jt,
+            jf,
+            k: u32::from_ne_bytes([k0, k1, k2, k3]),
+        }),
+        _ => None,
+    };
+    let instructions: Option<Vec<_>> = bytes.chunks(8).map(instruction).collect();
+    instructions
+        .ok_or_else(|| std::io::Error::from(std::io::ErrorKind::InvalidData))
+        .doing(|| format!("read {}", path.display()))
+}

@@ -1,0 +1,199 @@
+//! Hooks (runtime-spec, "POSIX-platform Hooks"): programs of others, run at six points of a container's life with
+//! the state as JSON on their stdin.
+
+use std::{
+    io::{self, Read, Write},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::process::{CommandExt, ExitStatusExt},
+    },
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use corten_sys::process::pidfd_open;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use oci_spec::runtime::Hook;
+
+use crate::{Error, Result, State};
+
+/// How much of a failed hook's stderr goes into the error.
+const STDERR: u64 = 4096;
+
+/// Runs the hooks of one kind, in their order; stops at the first that fails.
+pub(crate) fn run(kind: &'static str, hooks: Option<&Vec<Hook>>, state: &State, cwd: &Path) -> Result<()> {
+    let Some(hooks) = hooks.filter(|hooks| !hooks.is_empty()) else { return Ok(()) };
+    let json = serde_json::to_vec(state).map_err(|source| Error::Record {
+        operation: "write",
+        id: state.id.clone(),
+        source: source.into(),
+    })?;
+    for (index, hook) in hooks.iter().enumerate() {
+        one(hook, &json, cwd).map_err(|reason| Error::Hook {
+            kind,
+            index,
+            path: hook.path().clone(),
+            reason,
+        })?;
+    }
+    Ok(())
+}
+
+fn one(hook: &Hook, state: &[u8], cwd: &Path) -> Result<(), String> {
+    let timeout = match hook.timeout() {
+        Some(seconds) if seconds <= 0 => return Err(format!("has a timeout of {seconds} s, which must be above 0")),
+        Some(seconds) => Some(Duration::from_secs(seconds.unsigned_abs())),
+        None => None,
+    };
+    let mut child = spawn(hook, cwd).map_err(|e| format!("can't be run: {e}"))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        match stdin.write_all(state) {
+            // A hook needn't read it.
+            Err(e) if e.kind() != io::ErrorKind::BrokenPipe => return Err(format!("can't be told the state: {e}")),
+            _ => {}
+        }
+    }
+    wait(child, timeout)
+}
+
+fn spawn(hook: &Hook, cwd: &Path) -> io::Result<Child> {
+    let mut command = Command::new(hook.path());
+    if let Some((name, args)) = hook.args().as_ref().and_then(|args| args.split_first()) {
+        command.arg0(name).args(args);
+    }
+    command.env_clear();
+    for entry in hook.env().iter().flatten() {
+        let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
+        command.env(name, value);
+    }
+    command.current_dir(cwd).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()
+}
+
+fn wait(mut child: Child, timeout: Option<Duration>) -> Result<(), String> {
+    let fail = |e: io::Error| format!("can't be waited for: {e}");
+    let pidfd = pidfd_open(child.id().cast_signed()).map_err(fail)?;
+    let mut stderr = Vec::new();
+    let deadline = timeout.map(|timeout| Instant::now() + timeout);
+    let ended = drain(&mut child, pidfd.as_fd(), &mut stderr, deadline).map_err(fail)?;
+    if !ended {
+        child.kill().map_err(fail)?;
+        child.wait().map_err(fail)?;
+        return Err(format!("was killed after its timeout of {} s", timeout.unwrap_or_default().as_secs()));
+    }
+    let status = child.wait().map_err(fail)?;
+    if status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&stderr).trim().to_owned();
+    let said = if text.is_empty() { String::new() } else { format!(": {text}") };
+    match (status.code(), status.signal()) {
+        (Some(code), _) => Err(format!("exited with status {code}{said}")),
+        (None, signal) => Err(format!("was killed by signal {}{said}", signal.unwrap_or_default())),
+    }
+}
+
+/// Reads stderr until the process has ended (true) or time is up (false). A child of the hook may hold stderr open
+/// for ever, so the end of the process counts, not the end of the stream.
+fn drain(
+    child: &mut Child,
+    pidfd: BorrowedFd<'_>,
+    stderr: &mut Vec<u8>,
+    deadline: Option<Instant>,
+) -> io::Result<bool> {
+    let mut stream = child.stderr.take();
+    loop {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let timeout = left.map_or(PollTimeout::NONE, |left| {
+            PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+        });
+        let mut fds = vec![PollFd::new(pidfd, PollFlags::POLLIN)];
+        if let Some(stream) = &stream {
+            fds.push(PollFd::new(stream.as_fd(), PollFlags::POLLIN));
+        }
+        match poll(&mut fds, timeout) {
+            Err(nix::errno::Errno::EINTR) => continue,
+            Err(e) => return Err(e.into()),
+            Ok(0) if left.is_some_and(|left| left.is_zero()) => return Ok(false),
+            Ok(_) => {}
+        }
+        let ended = fds.first().and_then(PollFd::any).unwrap_or(false);
+        let readable = fds.get(1).and_then(PollFd::any).unwrap_or(false);
+        if readable && let Some(open) = &mut stream {
+            let mut buffer = [0; 1024];
+            match open.read(&mut buffer)? {
+                0 => stream = None,
+                n if (stderr.len() as u64) < STDERR => {
+                    stderr.extend_from_slice(buffer.get(..n).unwrap_or_default());
+                }
+                _ => {}
+            }
+        } else if ended {
+            return Ok(true);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use oci_spec::runtime::HookBuilder;
+
+    use super::*;
+    use crate::Status;
+
+    fn state() -> State {
+        State {
+            oci_version: "1.3.0".to_owned(),
+            id: "c1".to_owned(),
+            pid: 7,
+            status: Status::Creating,
+            bundle: "/b".into(),
+            rootfs: "/b/rootfs".into(),
+            created: String::new(),
+            annotations: BTreeMap::new(),
+            owner: String::new(),
+        }
+    }
+
+    fn sh(script: &str, timeout: Option<i64>) -> Vec<Hook> {
+        let args = vec!["sh".to_owned(), "-c".to_owned(), script.to_owned()];
+        let mut hook = HookBuilder::default().path("/bin/sh").args(args).build().expect("hook");
+        hook.set_timeout(timeout);
+        vec![hook]
+    }
+
+    fn run_sh(script: &str, timeout: Option<i64>) -> Result<()> {
+        run("prestart", Some(&sh(script, timeout)), &state(), Path::new("/"))
+    }
+
+    #[test]
+    fn a_hook_reads_the_state() {
+        run_sh(r#"grep -q '"id":"c1"'"#, None).expect("the state has the id");
+    }
+
+    #[test]
+    fn a_hook_that_does_not_read_is_fine() {
+        run_sh("exec /bin/true", None).expect("EPIPE is no failure");
+    }
+
+    #[test]
+    fn a_failing_hook_says_why() {
+        let error = run_sh("echo no such luck >&2; exit 3", None).expect_err("it fails");
+        assert_eq!(error.to_string(), "hook prestart[0] /bin/sh exited with status 3: no such luck");
+    }
+
+    #[test]
+    fn a_hanging_hook_is_killed() {
+        let error = run_sh("exec sleep 1000", Some(1)).expect_err("it hangs");
+        assert!(error.to_string().contains("timeout of 1 s"), "{error}");
+    }
+
+    #[test]
+    fn a_grandchild_that_holds_stderr_does_not_hang_us() {
+        let before = Instant::now();
+        run_sh("sleep 30 & exit 0", None).expect("the hook itself has ended");
+        assert!(before.elapsed() < Duration::from_secs(20));
+    }
+}

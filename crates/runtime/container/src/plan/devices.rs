@@ -1,0 +1,89 @@
+//! Device nodes: those that every container has, and `linux.devices[]` (runtime-spec, config-linux "Devices").
+
+use std::ffi::CString;
+
+use oci_spec::runtime::{Linux, LinuxDeviceType};
+
+use super::{Mount, MountKind, Problems};
+
+/// What kind of node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DeviceKind {
+    Char,
+    Block,
+    Fifo,
+}
+
+/// A node to make, or in a user namespace to bind mount from the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Device {
+    pub(crate) path: CString,
+    pub(crate) kind: DeviceKind,
+    pub(crate) major: u64,
+    pub(crate) minor: u64,
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+const DEFAULT: [(&std::ffi::CStr, u64, u64); 6] = [
+    (c"/dev/null", 1, 3),
+    (c"/dev/zero", 1, 5),
+    (c"/dev/full", 1, 7),
+    (c"/dev/random", 1, 8),
+    (c"/dev/urandom", 1, 9),
+    (c"/dev/tty", 5, 0),
+];
+
+/// The devices, or None if /dev is a directory of the host's, which we mustn't fill.
+pub(super) fn plan(linux: &Linux, mounts: &[Mount], problems: &mut Problems) -> Option<Vec<Device>> {
+    let of_the_host = mounts.iter().any(|mount| {
+        let destination = mount.destination.to_bytes();
+        destination.strip_suffix(b"/").unwrap_or(destination) == b"/dev"
+            && matches!(mount.kind, MountKind::Bind { .. })
+    });
+    if of_the_host {
+        return None;
+    }
+    let mut devices: Vec<Device> = DEFAULT
+        .iter()
+        .map(|&(path, major, minor)| Device {
+            path: path.to_owned(),
+            kind: DeviceKind::Char,
+            major,
+            minor,
+            mode: 0o666,
+            uid: 0,
+            gid: 0,
+        })
+        .collect();
+    for (i, device) in linux.devices().as_deref().unwrap_or_default().iter().enumerate() {
+        let at = format!("linux.devices[{i}]");
+        let kind = match device.typ() {
+            LinuxDeviceType::C | LinuxDeviceType::U => DeviceKind::Char,
+            LinuxDeviceType::B => DeviceKind::Block,
+            LinuxDeviceType::P => DeviceKind::Fifo,
+            LinuxDeviceType::A => {
+                problems.add(&at, "type a is no type of a device node");
+                continue;
+            }
+        };
+        if !device.path().is_absolute() {
+            problems.add(&at, format_args!("path {} is not absolute", device.path().display()));
+        }
+        let number = |n: i64| u64::try_from(n).unwrap_or_default();
+        let device = Device {
+            path: problems.c_path(&at, device.path()),
+            kind,
+            major: number(device.major()),
+            minor: number(device.minor()),
+            mode: device.file_mode().unwrap_or(0o666) & 0o7777,
+            uid: device.uid().unwrap_or_default(),
+            gid: device.gid().unwrap_or_default(),
+        };
+        // What the config says about a default device wins.
+        devices.retain(|other| other.path != device.path);
+        devices.push(device);
+    }
+    Some(devices)
+}

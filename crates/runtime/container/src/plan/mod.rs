@@ -1,0 +1,187 @@
+//! config.json as decisions: an immutable [`Plan`] in which nothing is left to interpret.
+//!
+//! Making a plan is pure: it reads no file and asks the kernel nothing, so it can be tested on any machine, and
+//! a config.json that can't be run is refused before anything exists that would have to be taken back. All
+//! problems are collected and told at once, each with its JSON path.
+
+mod devices;
+mod host;
+mod mounts;
+mod namespaces;
+mod process;
+
+use std::{
+    ffi::CString,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
+
+use corten_sys::mount::Propagation;
+use oci_spec::runtime::{Hooks, LinuxIdMapping, LinuxSeccomp, Spec};
+
+pub(crate) use devices::{Device, DeviceKind};
+pub(crate) use mounts::{CgroupMount, FsOption, Mount, MountKind};
+pub(crate) use namespaces::{Join, NamespacePlan};
+pub(crate) use process::{CapabilityPlan, ProcessPlan, RlimitPlan};
+
+/// The problems found so far: "json.path: what is wrong".
+#[derive(Debug, Default)]
+pub(crate) struct Problems(pub(crate) Vec<String>);
+
+impl Problems {
+    fn add(&mut self, at: &str, what: impl std::fmt::Display) {
+        self.0.push(format!("{at}: {what}"));
+    }
+
+    /// A C string, or a problem if there's a NUL in it.
+    fn c_string(&mut self, at: &str, bytes: impl AsRef<[u8]>) -> CString {
+        CString::new(bytes.as_ref()).unwrap_or_else(|_| {
+            self.add(at, "contains a NUL character");
+            CString::default()
+        })
+    }
+
+    fn c_path(&mut self, at: &str, path: &Path) -> CString {
+        self.c_string(at, path.as_os_str().as_bytes())
+    }
+}
+
+/// Everything that `create` will do, decided.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) rootfs: RootfsPlan,
+    pub(crate) namespaces: NamespacePlan,
+    pub(crate) mounts: Vec<Mount>,
+    /// None: the config mounts a directory of its own over /dev, which is then left alone.
+    pub(crate) devices: Option<Vec<Device>>,
+    pub(crate) masked: Vec<CString>,
+    pub(crate) readonly: Vec<CString>,
+    /// Path below /proc/sys, and value.
+    pub(crate) sysctl: Vec<(CString, String)>,
+    pub(crate) hostname: Option<String>,
+    pub(crate) domainname: Option<String>,
+    pub(crate) personality: Option<u64>,
+    pub(crate) memory_policy: Option<(u32, Vec<u64>)>,
+    /// `root.path` and all relative mount sources are relative to the bundle and have been joined to it.
+    pub(crate) process: ProcessPlan,
+    pub(crate) seccomp: Option<LinuxSeccomp>,
+    pub(crate) hooks: Hooks,
+}
+
+/// The root filesystem.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct RootfsPlan {
+    pub(crate) path: PathBuf,
+    pub(crate) readonly: bool,
+    /// `linux.rootfsPropagation`, and whether for all mounts; None means slave for all.
+    pub(crate) propagation: Option<(Propagation, bool)>,
+}
+
+/// What isn't in config.json but decides too.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Circumstances {
+    /// Number of descriptors from 3 on that the process inherits because of LISTEN_FDS.
+    pub(crate) listen_fds: u32,
+}
+
+impl Plan {
+    /// Decides everything, or returns every problem.
+    pub(crate) fn new(bundle: &Path, spec: &Spec, circumstances: Circumstances) -> Result<Self, Vec<String>> {
+        let mut problems = Problems::default();
+        let Some(linux) = spec.linux() else {
+            return Err(vec!["linux: is required to create a container on Linux".to_owned()]);
+        };
+        let namespaces = NamespacePlan::new(linux, &mut problems);
+        let mounts = mounts::plan(bundle, spec, &namespaces, &mut problems);
+        let plan = Self {
+            rootfs: rootfs(bundle, spec, &mut problems),
+            devices: devices::plan(linux, &mounts, &mut problems),
+            masked: paths("linux.maskedPaths", linux.masked_paths().as_deref(), &mut problems),
+            readonly: paths("linux.readonlyPaths", linux.readonly_paths().as_deref(), &mut problems),
+            sysctl: host::sysctl(linux, &namespaces, &mut problems),
+            hostname: host::uts_name("hostname", spec.hostname().as_deref(), &namespaces, &mut problems),
+            domainname: host::uts_name("domainname", spec.domainname().as_deref(), &namespaces, &mut problems),
+            personality: host::personality(linux, &mut problems),
+            memory_policy: host::memory_policy(linux, &mut problems),
+            process: match spec.process() {
+                Some(process) => ProcessPlan::new(process, circumstances.listen_fds, &mut problems),
+                None => {
+                    problems.add("process", "is required to create a container");
+                    ProcessPlan::default()
+                }
+            },
+            seccomp: linux.seccomp().clone(),
+            hooks: spec.hooks().clone().unwrap_or_default(),
+            mounts,
+            namespaces,
+        };
+        host::refuse_unsupported(spec, linux, &plan, &mut problems);
+        if problems.0.is_empty() { Ok(plan) } else { Err(problems.0) }
+    }
+}
+
+/// Everything about one more process in a container, or every problem.
+pub(crate) fn exec(
+    process: &oci_spec::runtime::Process,
+    circumstances: Circumstances,
+) -> Result<ProcessPlan, Vec<String>> {
+    let mut problems = Problems::default();
+    let plan = ProcessPlan::new(process, circumstances.listen_fds, &mut problems);
+    if problems.0.is_empty() { Ok(plan) } else { Err(problems.0) }
+}
+
+fn rootfs(bundle: &Path, spec: &Spec, problems: &mut Problems) -> RootfsPlan {
+    let Some(root) = spec.root() else {
+        problems.add("root", "is required");
+        return RootfsPlan { path: PathBuf::new(), readonly: false, propagation: None };
+    };
+    let at = "linux.rootfsPropagation";
+    let text = spec.linux().as_ref().and_then(|l| l.rootfs_propagation().clone()).unwrap_or_default();
+    let propagation = match text.as_str() {
+        "" => None,
+        "private" => Some((Propagation::Private, false)),
+        "rprivate" => Some((Propagation::Private, true)),
+        "slave" => Some((Propagation::Slave, false)),
+        "rslave" => Some((Propagation::Slave, true)),
+        "shared" => Some((Propagation::Shared, false)),
+        "rshared" => Some((Propagation::Shared, true)),
+        "unbindable" => Some((Propagation::Unbindable, false)),
+        "runbindable" => Some((Propagation::Unbindable, true)),
+        other => {
+            problems.add(at, format_args!("{other:?} is not shared, slave, private or unbindable"));
+            None
+        }
+    };
+    RootfsPlan { path: bundle.join(root.path()), readonly: root.readonly().unwrap_or(false), propagation }
+}
+
+fn paths(at: &str, paths: Option<&[String]>, problems: &mut Problems) -> Vec<CString> {
+    let paths = paths.unwrap_or_default().iter().enumerate();
+    paths.map(|(i, path)| problems.c_string(&format!("{at}[{i}]"), path)).collect()
+}
+
+/// The text of a uid_map or gid_map file.
+pub(crate) fn id_map(mappings: &[LinuxIdMapping]) -> String {
+    let line = |m: &LinuxIdMapping| format!("{} {} {}\n", m.container_id(), m.host_id(), m.size());
+    mappings.iter().map(line).collect()
+}
+
+/// Bits of a list like "0-3,7".
+pub(crate) fn bit_list(text: &str) -> Option<Vec<u64>> {
+    let mut bits = Vec::new();
+    for part in text.split(',').map(str::trim).filter(|p| !p.is_empty()) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (usize, usize) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        if first > last || last >= 1 << 16 {
+            return None;
+        }
+        bits.resize(bits.len().max(last / 64 + 1), 0);
+        for n in first..=last {
+            *bits.get_mut(n / 64)? |= 1 << (n % 64);
+        }
+    }
+    Some(bits)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,274 @@
+//! `mounts[]`: options parsed into flags, attributes and file system data (runtime-spec, config "Mounts").
+
+use std::{
+    ffi::CString,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
+
+use corten_sys::{
+    mount::{Attributes, Propagation},
+    process::Namespaces,
+};
+use oci_spec::runtime::{LinuxIdMapping, Spec};
+
+use super::{NamespacePlan, Problems, id_map};
+
+/// One entry of `mounts[]`.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Mount {
+    /// As in config.json; resolved beneath the rootfs when its turn comes, as earlier mounts may change it.
+    pub(crate) destination: CString,
+    pub(crate) kind: MountKind,
+    /// To set and to clear on the mount itself.
+    pub(crate) set: Attributes,
+    pub(crate) clear: Attributes,
+    /// To set and to clear on it and everything below (`rro` and so on).
+    pub(crate) set_recursive: Attributes,
+    pub(crate) clear_recursive: Attributes,
+    /// In the order given; true means with everything below.
+    pub(crate) propagation: Vec<(Propagation, bool)>,
+    pub(crate) idmap: Option<IdMap>,
+}
+
+/// What is mounted.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum MountKind {
+    /// Something of the host.
+    Bind { source: PathBuf, recursive: bool },
+    /// A file system of its own.
+    Filesystem { name: CString, source: CString, options: Vec<FsOption>, copy_up: bool },
+    /// The container's view of the cgroups.
+    Cgroup(CgroupMount),
+}
+
+/// How the cgroup file systems appear.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct CgroupMount {
+    /// In a cgroup namespace of its own, mounting shows the container's part; otherwise it's bind mounted.
+    pub(crate) namespaced: bool,
+}
+
+/// An option for the file system itself: `key` or `key=value`.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct FsOption {
+    pub(crate) key: CString,
+    pub(crate) value: Option<CString>,
+}
+
+/// Whose mappings an id-mapped mount has.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct IdMap {
+    /// uid_map and gid_map; None means those of the container's user namespace.
+    pub(crate) maps: Option<(String, String)>,
+    pub(crate) recursive: bool,
+}
+
+pub(super) fn plan(bundle: &Path, spec: &Spec, ns: &NamespacePlan, problems: &mut Problems) -> Vec<Mount> {
+    let mounts = spec.mounts().as_deref().unwrap_or_default().iter().enumerate();
+    mounts.map(|(i, mount)| one(bundle, mount, ns, &format!("mounts[{i}]"), problems)).collect()
+}
+
+/// What options have said so far.
+#[derive(Default)]
+struct Options {
+    bind: Option<bool>,
+    set: Attributes,
+    clear: Attributes,
+    set_recursive: Attributes,
+    clear_recursive: Attributes,
+    propagation: Vec<(Propagation, bool)>,
+    idmap: Option<bool>,
+    copy_up: bool,
+    data: Vec<String>,
+}
+
+fn one(
+    bundle: &Path,
+    mount: &oci_spec::runtime::Mount,
+    ns: &NamespacePlan,
+    at: &str,
+    problems: &mut Problems,
+) -> Mount {
+    let mut options = Options::default();
+    for option in mount.options().as_deref().unwrap_or_default() {
+        options.parse(option);
+    }
+    let name = mount.typ().as_deref().unwrap_or_default();
+    let source = mount.source().clone().unwrap_or_default();
+    if mount.destination().as_os_str().is_empty() {
+        problems.add(at, "destination is empty");
+    }
+    let recursive = options.bind;
+    let kind = match (recursive, name) {
+        (Some(recursive), _) => bind(bundle, &source, recursive, &options, at, problems),
+        // Some writers say it by type alone.
+        (None, "bind" | "none") if !source.as_os_str().is_empty() => {
+            bind(bundle, &source, false, &options, at, problems)
+        }
+        (None, "") => {
+            problems.add(at, "neither a type nor the option bind or rbind");
+            bind(bundle, &source, false, &options, at, problems)
+        }
+        (None, "cgroup" | "cgroup2") => {
+            MountKind::Cgroup(CgroupMount { namespaced: ns.has(Namespaces::CGROUP) })
+        }
+        (None, _) => MountKind::Filesystem {
+            name: problems.c_string(at, name),
+            source: problems.c_path(at, &source),
+            options: options.data.iter().map(|text| fs_option(text, at, problems)).collect(),
+            copy_up: options.copy_up,
+        },
+    };
+    if options.copy_up && name != "tmpfs" {
+        problems.add(at, "tmpcopyup is only for tmpfs");
+    }
+    Mount {
+        destination: problems.c_path(at, mount.destination()),
+        kind,
+        set: options.set,
+        clear: options.clear,
+        set_recursive: options.set_recursive,
+        clear_recursive: options.clear_recursive,
+        idmap: idmap(mount, &options, ns, at, problems),
+        propagation: options.propagation,
+    }
+}
+
+fn bind(
+    bundle: &Path,
+    source: &Path,
+    recursive: bool,
+    options: &Options,
+    at: &str,
+    problems: &mut Problems,
+) -> MountKind {
+    if source.as_os_str().is_empty() {
+        problems.add(at, "a bind mount needs a source");
+    }
+    if source.as_os_str().as_bytes().contains(&0) {
+        problems.add(at, "source contains a NUL character");
+    }
+    // runc hands such options to mount(2), which ignores them for bind mounts; so do configs rely on it.
+    let _ = &options.data;
+    MountKind::Bind { source: bundle.join(source), recursive }
+}
+
+fn fs_option(text: &str, at: &str, problems: &mut Problems) -> FsOption {
+    let (key, value) = match text.split_once('=') {
+        Some((key, value)) => (key, Some(value)),
+        None => (text, None),
+    };
+    FsOption { key: problems.c_string(at, key), value: value.map(|value| problems.c_string(at, value)) }
+}
+
+fn idmap(
+    mount: &oci_spec::runtime::Mount,
+    options: &Options,
+    ns: &NamespacePlan,
+    at: &str,
+    problems: &mut Problems,
+) -> Option<IdMap> {
+    let uid: &[LinuxIdMapping] = mount.uid_mappings().as_deref().unwrap_or_default();
+    let gid: &[LinuxIdMapping] = mount.gid_mappings().as_deref().unwrap_or_default();
+    if uid.is_empty() != gid.is_empty() {
+        problems.add(at, "uidMappings and gidMappings must be given together");
+    }
+    let own = !uid.is_empty();
+    if !own && options.idmap.is_none() {
+        return None;
+    }
+    if !own && !ns.user() {
+        problems.add(at, "idmap without mappings needs a user namespace");
+    }
+    if options.bind.is_none() {
+        problems.add(at, "only bind mounts can be id-mapped");
+    }
+    Some(IdMap {
+        maps: own.then(|| (id_map(uid), id_map(gid))),
+        recursive: options.idmap.unwrap_or(false),
+    })
+}
+
+impl Options {
+    fn parse(&mut self, option: &str) {
+        if !(self.attribute(option) || self.propagation(option)) {
+            match option {
+                "defaults" => {}
+                "bind" => self.bind = Some(self.bind.unwrap_or(false)),
+                "rbind" => self.bind = Some(true),
+                "idmap" => self.idmap = Some(false),
+                "ridmap" => self.idmap = Some(true),
+                "tmpcopyup" => self.copy_up = true,
+                // Defaults of every file system which not all of them take as words.
+                "loud" | "noiversion" | "norelatime" => {}
+                other => self.data.push(other.to_owned()),
+            }
+        }
+    }
+
+    fn propagation(&mut self, option: &str) -> bool {
+        let (kind, recursive) = match option {
+            "private" => (Propagation::Private, false),
+            "rprivate" => (Propagation::Private, true),
+            "slave" => (Propagation::Slave, false),
+            "rslave" => (Propagation::Slave, true),
+            "shared" => (Propagation::Shared, false),
+            "rshared" => (Propagation::Shared, true),
+            "unbindable" => (Propagation::Unbindable, false),
+            "runbindable" => (Propagation::Unbindable, true),
+            _ => return false,
+        };
+        self.propagation.push((kind, recursive));
+        true
+    }
+
+    fn attribute(&mut self, option: &str) -> bool {
+        if let Some((attribute, set)) = attribute(option) {
+            apply(&mut self.set, &mut self.clear, attribute, set);
+            return true;
+        }
+        // "relatime" begins with an r without being recursive: it's found above.
+        if let Some((attribute, set)) = option.strip_prefix('r').and_then(attribute) {
+            apply(&mut self.set_recursive, &mut self.clear_recursive, attribute, set);
+            return true;
+        }
+        false
+    }
+}
+
+fn apply(to_set: &mut Attributes, to_clear: &mut Attributes, attribute: Attributes, set: bool) {
+    if set {
+        if attribute.intersects(Attributes::ATIME) {
+            to_set.remove(Attributes::ATIME);
+        }
+        to_clear.remove(attribute);
+        to_set.insert(attribute);
+    } else {
+        to_set.remove(attribute);
+        to_clear.insert(attribute);
+    }
+}
+
+/// The attribute that an option sets (true) or clears.
+fn attribute(option: &str) -> Option<(Attributes, bool)> {
+    Some(match option {
+        "ro" => (Attributes::RDONLY, true),
+        "rw" => (Attributes::RDONLY, false),
+        "nosuid" => (Attributes::NOSUID, true),
+        "suid" => (Attributes::NOSUID, false),
+        "nodev" => (Attributes::NODEV, true),
+        "dev" => (Attributes::NODEV, false),
+        "noexec" => (Attributes::NOEXEC, true),
+        "exec" => (Attributes::NOEXEC, false),
+        "noatime" => (Attributes::NOATIME, true),
+        "strictatime" => (Attributes::STRICTATIME, true),
+        // All three mean the kernel's default policy, relatime: no bit of it set.
+        "atime" | "relatime" | "nostrictatime" => (Attributes::ATIME, false),
+        "nodiratime" => (Attributes::NODIRATIME, true),
+        "diratime" => (Attributes::NODIRATIME, false),
+        "nosymfollow" => (Attributes::NOSYMFOLLOW, true),
+        "symfollow" => (Attributes::NOSYMFOLLOW, false),
+        _ => return None,
+    })
+}

@@ -1,0 +1,96 @@
+//! `state`, `list`, `ps`: looking without touching.
+
+use std::{fs, io, os::fd::OwnedFd};
+
+use oci_spec::runtime::Process;
+
+use crate::{
+    Result, Runtime, State, Status,
+    cgroup::CgroupDoing,
+    error::{Doing, chain},
+    record::{FIFO, Home, Record},
+};
+
+/// A container with its status now.
+pub(crate) struct Now {
+    pub(crate) home: Home,
+    pub(crate) record: Record,
+    pub(crate) status: Status,
+    /// Init, unless it has ended.
+    pub(crate) init: Option<OwnedFd>,
+}
+
+impl Runtime {
+    /// Reads the record and asks the kernel.
+    pub(crate) fn now(&self, id: &str) -> Result<Now> {
+        let home = Home::new(&self.root, id)?;
+        let record = home.load()?;
+        let init = record.init.and_then(|init| init.open());
+        let status = match (&init, record.init) {
+            (None, None) => Status::Creating,
+            (None, Some(_)) => Status::Stopped,
+            (Some(_), _) if record.cgroup.as_ref().is_some_and(|c| c.is_frozen().unwrap_or(false)) => Status::Paused,
+            (Some(_), _) if home.file(FIFO).symlink_metadata().is_ok() => Status::Created,
+            (Some(_), _) => Status::Running,
+        };
+        Ok(Now { home, record, status, init })
+    }
+
+    /// The container's state.
+    ///
+    /// # Errors
+    /// [`crate::Error::NotFound`], [`crate::Error::Record`].
+    pub fn state(&self, id: &str) -> Result<State> {
+        self.now(id).map(|now| now.record.state(now.status))
+    }
+
+    /// The states of all containers, by id; unreadable ones are left out and logged.
+    ///
+    /// # Errors
+    /// If the root directory can't be read (that it doesn't exist is not an error).
+    pub fn list(&self) -> Result<Vec<State>> {
+        let doing = || format!("list {}", self.root.display());
+        let entries = match fs::read_dir(&self.root) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.doing(doing)?,
+        };
+        let mut ids = Vec::new();
+        for entry in entries {
+            let entry = entry.doing(doing)?;
+            if entry.file_type().is_ok_and(|kind| kind.is_dir())
+                && let Ok(id) = entry.file_name().into_string()
+            {
+                ids.push(id);
+            }
+        }
+        ids.sort();
+        let mut states = Vec::new();
+        for id in ids {
+            match self.state(&id) {
+                Ok(state) => states.push(state),
+                // Being created or deleted just now.
+                Err(crate::Error::NotFound { .. } | crate::Error::InvalidId { .. }) => {}
+                Err(e) => tracing::warn!("{}", chain(&e)),
+            }
+        }
+        Ok(states)
+    }
+
+    /// The container's own `process`, as a template for [`Self::exec`].
+    ///
+    /// # Errors
+    /// [`crate::Error::NotFound`], [`crate::Error::Record`].
+    pub fn process(&self, id: &str) -> Result<Process> {
+        Ok(Home::new(&self.root, id)?.load()?.process)
+    }
+
+    /// The pids of all processes of the container, in the caller's PID namespace.
+    ///
+    /// # Errors
+    /// [`crate::Error::Cgroup`].
+    pub fn processes(&self, id: &str) -> Result<Vec<i32>> {
+        let record = Home::new(&self.root, id)?.load()?;
+        let Some(cgroup) = &record.cgroup else { return Ok(Vec::new()) };
+        cgroup.pids().cgroup("list the processes of", cgroup.path())
+    }
+}

@@ -1,0 +1,308 @@
+//! What is kept of a container on disk, so that the next process can act on it.
+//!
+//! ```text
+//! <root>/<id>/        made by mkdir: the id is taken from then on
+//!   state.json        [`Record`]: written before anything else is made, and again once init has a pid
+//!   seccomp.bpf       the compiled filter, for exec
+//!   exec.fifo         exists until the container is started
+//! ```
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use corten_bundle::Bundle;
+use corten_cgroups::Cgroup;
+use corten_state::{Durability, write_atomic};
+use corten_sys::process::{Namespaces, pidfd_open};
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{stat::fstat, statfs::fstatfs},
+};
+use oci_spec::runtime::{Hook, Process};
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result, State, Status};
+
+const VERSION: u32 = 1;
+const FILE: &str = "state.json";
+/// The exec fifo's name.
+pub(crate) const FIFO: &str = "exec.fifo";
+/// The name of the compiled filter.
+pub(crate) const SECCOMP: &str = "seccomp.bpf";
+
+/// What is kept of a container.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Record {
+    version: u32,
+    pub(crate) oci_version: String,
+    pub(crate) id: String,
+    pub(crate) bundle: PathBuf,
+    pub(crate) rootfs: PathBuf,
+    pub(crate) created: String,
+    #[serde(default)]
+    pub(crate) annotations: BTreeMap<String, String>,
+    pub(crate) owner: String,
+    pub(crate) init: Option<Identity>,
+    /// Where the cgroup is (going to be).
+    pub(crate) place: PathBuf,
+    /// The cgroup, once it is made.
+    pub(crate) cgroup: Option<Cgroup>,
+    /// CLONE_NEW* bits of the namespaces that exec joins.
+    pub(crate) namespaces: u64,
+    pub(crate) process: Process,
+    /// SECCOMP_FILTER_FLAG_* for the filter in [`SECCOMP`]; None without one.
+    pub(crate) seccomp: Option<u64>,
+    #[serde(default)]
+    pub(crate) poststart: Vec<Hook>,
+    #[serde(default)]
+    pub(crate) poststop: Vec<Hook>,
+}
+
+/// A process for all time, not just until its pid is reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Identity {
+    pub(crate) pid: i32,
+    /// The pidfd's inode where pidfs gives each process one of its own (Linux 6.9), else the start time.
+    mark: u64,
+}
+
+impl Identity {
+    /// Of the process that `pidfd` refers to.
+    pub(crate) fn new(pid: i32, pidfd: BorrowedFd<'_>) -> io::Result<Self> {
+        const PID_FS_MAGIC: i64 = 0x5049_4446;
+        let mark = if fstatfs(pidfd)?.filesystem_type().0 == PID_FS_MAGIC {
+            fstat(pidfd)?.st_ino
+        } else {
+            start_time(pid)?
+        };
+        Ok(Self { pid, mark })
+    }
+
+    /// The process, unless it has ended (also if nobody has reaped it yet).
+    pub(crate) fn open(&self) -> Option<OwnedFd> {
+        let pidfd = pidfd_open(self.pid).ok()?;
+        if Self::new(self.pid, pidfd.as_fd()).ok()? != *self {
+            return None;
+        }
+        let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        let ended = poll(&mut fds, PollTimeout::ZERO).is_ok_and(|n| n > 0);
+        (!ended).then_some(pidfd)
+    }
+}
+
+/// Field 22 of /proc/<pid>/stat.
+fn start_time(pid: i32) -> io::Result<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields = stat.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default();
+    let field = fields.split_whitespace().nth(19).and_then(|field| field.parse().ok());
+    field.ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// A container's directory.
+#[derive(Debug, Clone)]
+pub(crate) struct Home {
+    pub(crate) id: String,
+    pub(crate) path: PathBuf,
+}
+
+impl Home {
+    /// Of a valid id.
+    pub(crate) fn new(root: &Path, id: &str) -> Result<Self> {
+        validate_id(id)?;
+        Ok(Self { id: id.to_owned(), path: root.join(id) })
+    }
+
+    /// Takes the id.
+    pub(crate) fn make(&self) -> Result<()> {
+        use std::os::unix::fs::DirBuilderExt;
+        let mut builder = fs::DirBuilder::new();
+        builder.mode(0o711);
+        let mut made = builder.create(&self.path);
+        if made.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
+            && let Some(root) = self.path.parent()
+        {
+            made = builder.recursive(true).create(root).and_then(|()| {
+                builder.recursive(false);
+                builder.create(&self.path)
+            });
+        }
+        match made {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                Err(Error::AlreadyExists { id: self.id.clone() })
+            }
+            Err(source) => Err(Error::Os { operation: format!("make {}", self.path.display()), source }),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// A file in it.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    fn record_error(
+        &self,
+        operation: &'static str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Error {
+        Error::Record { operation, id: self.id.clone(), source: source.into() }
+    }
+
+    /// Reads the record.
+    pub(crate) fn load(&self) -> Result<Record> {
+        let bytes = match fs::read(self.file(FILE)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Err(Error::NotFound { id: self.id.clone() });
+            }
+            other => other.map_err(|e| self.record_error("read", e))?,
+        };
+        let record: Record = serde_json::from_slice(&bytes).map_err(|e| self.record_error("read", e))?;
+        if record.version > VERSION {
+            let found = format!("it has version {}, this corten knows {VERSION}", record.version);
+            return Err(self.record_error("read", found));
+        }
+        Ok(record)
+    }
+
+    /// Writes the record.
+    pub(crate) fn save(&self, record: &Record) -> Result<()> {
+        let bytes = serde_json::to_vec(record).map_err(|e| self.record_error("write", e))?;
+        // It needn't survive a crash of the machine: the container doesn't.
+        write_atomic(&self.file(FILE), &bytes, Durability::Volatile).map_err(|e| self.record_error("write", e))
+    }
+
+    /// Gives the id free again.
+    pub(crate) fn remove(&self) -> Result<()> {
+        match fs::remove_dir_all(&self.path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                Err(Error::Os { operation: format!("remove {}", self.path.display()), source: e })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Record {
+    /// Everything that is known before there's a process.
+    pub(crate) fn new(
+        id: &str,
+        bundle: &Bundle,
+        rootfs: &Path,
+        place: PathBuf,
+        namespaces: Namespaces,
+        seccomp: Option<u64>,
+    ) -> Self {
+        let hooks = bundle.spec.hooks().as_ref();
+        let annotations = bundle.spec.annotations().iter().flatten();
+        Self {
+            version: VERSION,
+            oci_version: bundle.spec.version().clone(),
+            id: id.to_owned(),
+            bundle: bundle.path.clone(),
+            rootfs: rootfs.to_owned(),
+            created: now(),
+            annotations: annotations.map(|(k, v)| (k.clone(), v.clone())).collect(),
+            owner: owner(),
+            init: None,
+            place,
+            cgroup: None,
+            namespaces: namespaces.bits(),
+            process: bundle.spec.process().clone().unwrap_or_default(),
+            seccomp,
+            poststart: hooks.and_then(|h| h.poststart().clone()).unwrap_or_default(),
+            poststop: hooks.and_then(|h| h.poststop().clone()).unwrap_or_default(),
+        }
+    }
+
+    /// The state to show, with this status.
+    pub(crate) fn state(&self, status: Status) -> State {
+        let pid = if status == Status::Stopped { 0 } else { self.init.map_or(0, |init| init.pid) };
+        State {
+            oci_version: self.oci_version.clone(),
+            id: self.id.clone(),
+            pid,
+            status,
+            bundle: self.bundle.clone(),
+            rootfs: self.rootfs.clone(),
+            created: self.created.clone(),
+            annotations: self.annotations.clone(),
+            owner: self.owner.clone(),
+        }
+    }
+}
+
+fn owner() -> String {
+    let uid = nix::unistd::getuid();
+    if uid.is_root() { "root".to_owned() } else { uid.to_string() }
+}
+
+/// RFC 3339 in UTC with nanoseconds.
+fn now() -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let (days, seconds) = (now.as_secs() / 86400, now.as_secs() % 86400);
+    let (year, month, day) = civil(days);
+    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:09}Z", now.subsec_nanos())
+}
+
+/// Days since 1970 as year, month, day (the usual algorithm over 400-year eras that begin in March).
+fn civil(days: u64) -> (u64, u64, u64) {
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    (year_of_era + era * 400 + u64::from(month <= 2), month, day)
+}
+
+fn validate_id(id: &str) -> Result<()> {
+    let reason = if id.is_empty() {
+        "it is empty"
+    } else if id.len() > 1024 {
+        "it is longer than 1024 bytes"
+    } else if id == "." || id == ".." {
+        "it is the name of a directory"
+    } else if !id.bytes().all(|b| b.is_ascii_alphanumeric() || b"_+-.".contains(&b)) {
+        "only letters, digits and _ + - . may be in it"
+    } else {
+        return Ok(());
+    };
+    Err(Error::InvalidId { id: id.to_owned(), reason })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates() {
+        assert_eq!(civil(0), (1970, 1, 1));
+        assert_eq!(civil(11_016), (2000, 2, 29));
+        assert_eq!(civil(20_780), (2026, 11, 23));
+    }
+
+    #[test]
+    fn ids() {
+        for good in ["a", "pod-1_2+3.4", "..."] {
+            validate_id(good).expect(good);
+        }
+        for bad in ["", ".", "..", "a/b", "ü", "a b"] {
+            assert!(validate_id(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn we_are_who_we_are() {
+        let pid = std::process::id().cast_signed();
+        let pidfd = pidfd_open(pid).expect("pidfd_open");
+        let identity = Identity::new(pid, pidfd.as_fd()).expect("identity");
+        assert!(identity.open().is_some());
+        assert!(Identity { mark: identity.mark + 1, ..identity }.open().is_none());
+    }
+}

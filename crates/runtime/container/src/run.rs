@@ -1,0 +1,62 @@
+//! `run`: create, start, and unless detached wait and delete.
+
+use nix::sys::prctl::set_child_subreaper;
+
+use crate::{
+    CreateOptions, Error, Outcome, Result, RunOptions, Runtime,
+    create::{Made, Mode},
+    error::Doing,
+    foreground::Foreground,
+    record::Home,
+    spawn::sync::FromInit,
+};
+
+impl Runtime {
+    /// Creates and starts a container, and unless detached waits for it, passing signals on, and deletes it.
+    ///
+    /// # Errors
+    /// Any; the system is then as before.
+    pub fn run(&self, id: &str, create: &CreateOptions, run: &RunOptions) -> Result<Outcome> {
+        if !run.detach && !run.no_subreaper {
+            set_child_subreaper(true).doing(|| "become a subreaper".to_owned())?;
+        }
+        // Before init is born, so that no signal is lost, nor its end.
+        let foreground = if run.detach { None } else { Some(Foreground::begin()?) };
+        let mode = if run.detach { Mode::Detach } else { Mode::Run };
+        let mut made = self.make(id, create, mode)?;
+        let started = started(&mut made).and_then(|()| self.poststart(&made.record));
+        if let Err(error) = started {
+            return Err(self.give_up(id, &made, error));
+        }
+        let Some(foreground) = foreground else { return Ok(Outcome::Detached(made.child.pid)) };
+        let code = foreground.wait(made.child.pid, &made.child.pidfd, made.terminal.take());
+        if !run.keep {
+            self.delete(id, true)?;
+        }
+        code.map(Outcome::Exited)
+    }
+
+    /// Takes back a container whose program didn't start.
+    fn give_up(&self, id: &str, made: &Made, error: Error) -> Error {
+        crate::spawn::parent::kill(made.child.pid, &made.child.pidfd).ok(); // because delete tells what is left
+        let undone = match Home::new(&self.root, id) {
+            Ok(_) => self.delete(id, true),
+            Err(e) => Err(e),
+        };
+        match undone {
+            Ok(()) => error,
+            Err(left) => Error::Undo { error: Box::new(error), left: vec![left.to_string()] },
+        }
+    }
+}
+
+/// Waits until init has become the program: its end of the channel is closed by execve. If it has died instead,
+/// it has said why, or been killed, which is a way for a container to end.
+fn started(made: &mut Made) -> Result<()> {
+    while let Some(message) = made.child.hear_or_end()? {
+        if let FromInit::Terminal(master) = message {
+            made.terminal = Some(master);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,334 @@
+//! Init's side: two flat lists, [`create`] and [`exec`], each step in an order that has a reason.
+
+use std::{
+    convert::Infallible,
+    ffi::CString,
+    io,
+    os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
+};
+
+use corten_cgroups::Entrance;
+use corten_sys::{
+    exec as sys_exec, keyring, net,
+    process::{self, Namespaces, exit},
+    seccomp, signal,
+};
+use nix::{
+    fcntl::{OFlag, open},
+    sys::stat::{Mode, umask},
+    unistd::setsid,
+};
+
+use super::sync::{Channel, FromInit, FromParent, encode_failure};
+use crate::{
+    Error, Result, State, Status,
+    error::Doing,
+    hooks,
+    plan::{Plan, ProcessPlan},
+    steps::{console, dev, execve, limits, lsm, mask, mount, rootfs, sysctl, user},
+};
+
+/// What the parent has opened for init before cloning it.
+#[derive(Debug)]
+pub(crate) struct Wires {
+    pub(crate) channel: Channel,
+    /// The way into the cgroup.
+    pub(crate) entrance: Entrance,
+    /// Whether clone3 has done the v2 part.
+    pub(crate) born_there: bool,
+    /// Whether an intermediate process has joined cgroups and namespaces already.
+    pub(crate) joined: bool,
+    /// The cgroup's path, for errors.
+    pub(crate) place: PathBuf,
+    /// Namespaces to join, in order.
+    pub(crate) join: Vec<(Namespaces, OwnedFd)>,
+    /// Connected to the console socket.
+    pub(crate) console: Option<OwnedFd>,
+    /// The exec fifo, for create.
+    pub(crate) fifo: Option<OwnedFd>,
+    /// Number of descriptors from 3 on that the program inherits.
+    pub(crate) keep: u32,
+    /// The compiled filter and its flags.
+    pub(crate) seccomp: Option<(Vec<seccomp::Instruction>, u64)>,
+}
+
+/// What only `create` needs.
+#[derive(Debug)]
+pub(crate) struct Creation<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) mounts: Vec<Option<mount::Source>>,
+    pub(crate) devices: Vec<OwnedFd>,
+    /// Name of the session keyring to join.
+    pub(crate) keyring: Option<CString>,
+    pub(crate) no_pivot: bool,
+    /// For the hooks that init runs; the pid is filled in.
+    pub(crate) state: State,
+}
+
+/// Runs one of the lists to its end, which is execve, or a message and death.
+pub(crate) fn live(wires: Wires, list: impl FnOnce(&Wires) -> Result<Infallible>) -> ! {
+    let Err(error) = list(&wires);
+    // Once started, nobody listens on the channel any more: `start` finds the error in the fifo.
+    let told = wires.channel.tell(&FromInit::Failed(error));
+    drop(told);
+    exit(1)
+}
+
+/// Container init, from the first breath to the program.
+pub(crate) fn create(wires: &Wires, creation: &Creation<'_>) -> Result<Infallible> {
+    let plan = creation.plan;
+    let root = enter_namespaces(wires, creation)?;
+    let late = mount::all(root.as_fd(), plan, &creation.mounts)?;
+    if let Some(devices) = &plan.devices {
+        dev::populate(root.as_fd(), devices, &creation.devices)?;
+    }
+    make_cwd(&root, &plan.process);
+    hooks_before_pivot(wires, creation)?;
+    // From the container's own devpts; its slave becomes /dev/console, so before the root may become read-only.
+    if plan.process.terminal {
+        let socket = wires.console.as_ref().map(AsFd::as_fd);
+        console::set_up(root.as_fd(), &plan.process, socket, &wires.channel, true)?;
+    }
+    // Sysctls before /proc/sys becomes read-only for everybody.
+    sysctl::set(plan)?;
+    mask::readonly(root.as_fd(), plan)?;
+    mask::masked(root.as_fd(), plan)?;
+    late.finish()?;
+    rootfs::enter(root.as_fd(), &plan.rootfs, creation.no_pivot)?;
+    rootfs::finish(root.as_fd(), &plan.rootfs)?;
+    drop(root);
+    sysctl::names(plan)?;
+    if let Some(persona) = plan.personality {
+        // Before seccomp, which may forbid it.
+        process::personality(persona).doing(|| "set the personality".to_owned())?;
+    }
+    if let Some((mode, nodes)) = &plan.memory_policy {
+        corten_sys::sched::set_memory_policy(*mode, nodes).doing(|| "set the memory policy".to_owned())?;
+    }
+    let setgroups = plan.namespaces.gid_map.is_empty() || nix::unistd::geteuid().is_root();
+    let path = become_process(wires, &plan.process, setgroups)?;
+    if wires.fifo.is_some() {
+        wires.channel.tell(&FromInit::Ready)?;
+    }
+    wires.channel.await_order(FromParent::Go)?;
+    run_program(wires, plan, creation, path)
+}
+
+/// A further process: joins the namespaces of a running container.
+pub(crate) fn exec(wires: &Wires, plan: &ProcessPlan, join: Namespaces, target: &OwnedFd) -> Result<Infallible> {
+    process::not_dumpable().doing(|| "become undumpable".to_owned())?;
+    limits::affinity(plan.affinity.initial.as_deref())?;
+    join_cgroups(wires)?;
+    limits::affinity(plan.affinity.last.as_deref())?;
+    setsid().doing(|| "start a session".to_owned())?;
+    // The host's limits may have to be raised while we still have the privilege of the host.
+    if join.contains(Namespaces::USER) {
+        limits::rlimits(&plan.rlimits, |text| warn(wires, text))?;
+    }
+    // The PID namespace is the parent's affair: it is entered by being born in it.
+    let kinds = join.difference(Namespaces::PID);
+    process::setns(target.as_fd(), kinds).doing(|| format!("join the container's namespaces {kinds:?}"))?;
+    if join.contains(Namespaces::USER) {
+        process::set_user(0, 0, None).doing(|| "become root of the user namespace".to_owned())?;
+    }
+    if plan.terminal {
+        let root = open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).doing(|| "open /".to_owned())?;
+        let socket = wires.console.as_ref().map(AsFd::as_fd);
+        console::set_up(root.as_fd(), plan, socket, &wires.channel, false)?;
+    }
+    let path = become_process(wires, plan, true)?;
+    wires.channel.await_order(FromParent::Go)?;
+    if plan.no_new_privileges {
+        load_seccomp(wires)?;
+    }
+    become_program(wires, plan, path)
+}
+
+/// Everything up to having a mount of the rootfs.
+fn enter_namespaces(wires: &Wires, creation: &Creation<'_>) -> Result<OwnedFd> {
+    let plan = creation.plan;
+    // First of all: whatever shares our PID namespace must not look into us (CVE-2019-5736, CVE-2016-9962).
+    process::not_dumpable().doing(|| "become undumpable".to_owned())?;
+    // Before the cgroup namespace, whose root is where we are when it is made.
+    join_cgroups(wires)?;
+    if plan.namespaces.new.contains(Namespaces::USER) {
+        wires.channel.await_order(FromParent::Mapped)?;
+    }
+    if plan.namespaces.user() {
+        process::set_user(0, 0, None).doing(|| "become root of the user namespace".to_owned())?;
+    }
+    setsid().doing(|| "start a session".to_owned())?;
+    join_namespaces(wires)?;
+    if plan.namespaces.new.contains(Namespaces::CGROUP) {
+        process::unshare(Namespaces::CGROUP).doing(|| "make a cgroup namespace".to_owned())?;
+    }
+    if let Some(name) = &creation.keyring {
+        session_keyring(wires, name);
+    }
+    if plan.namespaces.new.contains(Namespaces::NET) {
+        net::loopback_up().doing(|| "set the loopback device up".to_owned())?;
+    }
+    // Modes are what they're said to be until the program's umask is set.
+    umask(Mode::empty());
+    rootfs::prepare(&plan.rootfs)
+}
+
+/// Joins the cgroups that the parent has opened, as far as we weren't born there.
+pub(crate) fn join_cgroups(wires: &Wires) -> Result<()> {
+    if wires.joined {
+        return Ok(());
+    }
+    wires.entrance.enter(wires.born_there).map_err(|e| Error::Cgroup {
+        operation: "join",
+        path: wires.place.clone(),
+        source: e.into(),
+    })
+}
+
+/// Joins the namespaces whose files the parent has opened.
+pub(crate) fn join_namespaces(wires: &Wires) -> Result<()> {
+    for (kind, file) in &wires.join {
+        process::setns(file.as_fd(), *kind).doing(|| format!("join the namespace {kind:?}"))?;
+    }
+    Ok(())
+}
+
+fn warn(wires: &Wires, text: String) {
+    wires.channel.tell(&FromInit::Warning(text)).ok(); // because the parent's death is noticed where it matters
+}
+
+fn session_keyring(wires: &Wires, name: &CString) {
+    let joined = keyring::join_session(name).and_then(keyring::allow_user_search);
+    if let Err(e) = joined {
+        // Kernels without keyrings, and quotas, are no reason not to run: runc only warns too.
+        warn(wires, format!("no session keyring of its own for the container: {e}"));
+    }
+}
+
+/// The working directory is made if it's missing, as runc does; that it can't be is found out by changing into it.
+fn make_cwd(root: &OwnedFd, process: &ProcessPlan) {
+    use std::os::unix::ffi::OsStrExt;
+    if process.cwd.as_os_str() == "/" {
+        return;
+    }
+    if let Ok(path) = CString::new(process.cwd.as_os_str().as_bytes()) {
+        use crate::steps::target::{Make, open_or_make};
+        open_or_make(root.as_fd(), &path, Make::Directory).map(drop).ok(); // because chdir will tell
+    }
+}
+
+/// prestart and createRuntime are the parent's, createContainer ours: in our namespaces, with the host's files.
+fn hooks_before_pivot(wires: &Wires, creation: &Creation<'_>) -> Result<()> {
+    let hooks = &creation.plan.hooks;
+    if waits_for_hooks(creation.plan) {
+        wires.channel.tell(&FromInit::Mounted)?;
+        wires.channel.await_order(FromParent::Continue)?;
+    }
+    let state = State { pid: pid_inside(), ..creation.state.clone() };
+    hooks::run("createContainer", hooks.create_container().as_ref(), &state, &creation.state.bundle)
+}
+
+/// Whether init stops before pivot_root until the parent has run its hooks.
+pub(crate) fn waits_for_hooks(plan: &Plan) -> bool {
+    let any = |hooks: &Option<Vec<_>>| hooks.as_ref().is_some_and(|hooks| !hooks.is_empty());
+    any(plan.hooks.prestart()) || any(plan.hooks.create_runtime())
+}
+
+fn pid_inside() -> i32 {
+    std::process::id().cast_signed()
+}
+
+/// Limits, labels, identity: what is the same for init and exec. Returns the program's path.
+fn become_process(wires: &Wires, plan: &ProcessPlan, setgroups: bool) -> Result<CString> {
+    lsm::apply(plan)?;
+    limits::priorities(plan)?;
+    limits::rlimits(&plan.rlimits, |text| warn(wires, text))?;
+    if plan.no_new_privileges {
+        process::no_new_privs().doing(|| "set no_new_privs".to_owned())?;
+    } else {
+        // Without no_new_privs loading a filter needs CAP_SYS_ADMIN, which is about to go.
+        load_seccomp(wires)?;
+    }
+    user::become_user(plan, setgroups, &mut |text| warn(wires, text))?;
+    execve::find(plan)
+}
+
+fn load_seccomp(wires: &Wires) -> Result<()> {
+    let Some((filter, flags)) = &wires.seccomp else { return Ok(()) };
+    seccomp::load(filter, *flags).map(drop).doing(|| "load the seccomp filter".to_owned())
+}
+
+/// After Go: waits for `start` if this is create, then hooks, filter and program.
+fn run_program(wires: &Wires, plan: &Plan, creation: &Creation<'_>, path: CString) -> Result<Infallible> {
+    let Some(fifo) = &wires.fifo else {
+        return finish(wires, plan, creation, path);
+    };
+    let mut byte = [0];
+    loop {
+        match nix::unistd::read(fifo, &mut byte) {
+            Err(nix::errno::Errno::EINTR) => {}
+            other => break other.doing(|| "wait for start".to_owned())?,
+        }
+    };
+    let Err(error) = finish(wires, plan, creation, path);
+    // `start` reads this once nobody holds the fifo open for reading, that is when we're gone.
+    let bytes = encode_failure(&error);
+    nix::unistd::write(fifo, bytes.get(..4096).unwrap_or(&bytes)).ok(); // because there's nobody else to tell
+    exit(1)
+}
+
+fn finish(wires: &Wires, plan: &Plan, creation: &Creation<'_>, path: CString) -> Result<Infallible> {
+    let state = State { pid: pid_inside(), status: Status::Created, ..creation.state.clone() };
+    let root = std::path::Path::new("/");
+    hooks::run("startContainer", plan.hooks.start_container().as_ref(), &state, root)?;
+    if plan.process.no_new_privileges {
+        // As late as can be: fewer system calls of ours that a profile would have to allow.
+        load_seccomp(wires)?;
+    }
+    become_program(wires, &plan.process, path)
+}
+
+fn become_program(wires: &Wires, plan: &ProcessPlan, path: CString) -> Result<Infallible> {
+    let mut env = plan.env.clone();
+    if plan.needs_home {
+        env.push(user::home(plan.uid)?);
+    }
+    signal::reset().doing(|| "reset signals".to_owned())?;
+    // Whatever we were started with is not for the container (CVE-2024-21626).
+    sys_exec::cloexec_from(3 + wires.keep).doing(|| "close descriptors on exec".to_owned())?;
+    for number in 3..3 + wires.keep {
+        sys_exec::keep_on_exec(number.cast_signed())
+            .doing(|| format!("pass on descriptor {number}: is it open?"))?;
+    }
+    Err(execve::execve(&path, plan.args.clone(), env))
+}
+
+/// Cloned between parent and init where namespaces must be joined before new ones are made.
+pub(crate) fn intermediate(
+    channel: &Channel,
+    wires: &Wires,
+    time_offsets: &str,
+    new: Namespaces,
+    clone: impl FnOnce() -> io::Result<process::Forked>,
+) -> Result<Option<()>> {
+    join_cgroups(wires)?;
+    join_namespaces(wires)?;
+    if wires.join.iter().any(|(kind, _)| *kind == Namespaces::USER) {
+        process::set_user(0, 0, None).doing(|| "become root of the user namespace".to_owned())?;
+    }
+    if new.contains(Namespaces::TIME) {
+        process::unshare(Namespaces::TIME).doing(|| "make a time namespace".to_owned())?;
+        if !time_offsets.is_empty() {
+            std::fs::write("/proc/self/timens_offsets", time_offsets)
+                .doing(|| "set the offsets of the time namespace".to_owned())?;
+        }
+    }
+    match clone().doing(|| "clone container init".to_owned())? {
+        process::Forked::Child => Ok(None),
+        process::Forked::Parent { pid, pidfd } => {
+            channel.tell(&FromInit::Born { pid, pidfd })?;
+            Ok(Some(()))
+        }
+    }
+}

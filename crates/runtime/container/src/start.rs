@@ -1,0 +1,96 @@
+//! `start` (runtime-spec, "Lifecycle", steps 6 to 8).
+
+use std::{
+    fs,
+    io::{self, Read},
+    os::{fd::AsFd, unix::fs::OpenOptionsExt},
+};
+
+use nix::{
+    libc,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
+
+use crate::{
+    Error, Result, Runtime, Status,
+    error::Doing,
+    hooks,
+    record::{FIFO, Home, Record},
+    spawn::sync::decode_failure,
+};
+
+impl Runtime {
+    /// Starts the program of a created container; returns once it runs and poststart hooks are done.
+    ///
+    /// # Errors
+    /// [`Error::Status`] unless created; [`Error::Program`] or [`Error::Init`] if the program can't be executed.
+    pub fn start(&self, id: &str) -> Result<()> {
+        let home = Home::new(&self.root, id)?;
+        let record = home.load()?;
+        release(&home, &record)?;
+        self.poststart(&record)
+    }
+
+    /// Runs the hooks that come after the program has started; if one fails, the container is stopped.
+    pub(crate) fn poststart(&self, record: &Record) -> Result<()> {
+        let state = record.state(Status::Running);
+        hooks::run("poststart", Some(&record.poststart), &state, &record.bundle).inspect_err(|_| {
+            self.kill(&record.id, libc::SIGKILL, true).ok(); // because the hook's failure is the one to tell
+        })
+    }
+}
+
+/// Lets init go, and waits until it has become the program, or failed.
+///
+/// The fifo works the other way round than runc's: init holds it open for both, and reads. Opening it for writing
+/// fails at once (ENXIO) if init is dead, and when execve has closed init's end, a writer sees POLLERR.
+fn release(home: &Home, record: &Record) -> Result<()> {
+    let path = home.file(FIFO);
+    let wrong = |status| Error::Status { id: home.id.clone(), status, operation: "start" };
+    let doing = || format!("open the exec fifo {}", path.display());
+    let open = |write: bool| {
+        fs::OpenOptions::new().write(write).read(!write).custom_flags(libc::O_NONBLOCK).open(&path)
+    };
+    let mut fifo = match open(true) {
+        Err(e) if e.raw_os_error() == Some(libc::ENXIO) => return Err(wrong(Status::Stopped)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(wrong(status_now(record))),
+        other => other.doing(doing)?,
+    };
+    // For the error, while the path exists; a reader of ours would keep POLLERR away, so it's opened by number later.
+    let again = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fifo));
+    io::Write::write_all(&mut fifo, b"0").doing(|| "let container init go".to_owned())?;
+    match fs::remove_file(&path) {
+        // Another start was faster: this one has no part in it.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(wrong(Status::Running)),
+        other => other.doing(|| format!("remove the exec fifo {}", path.display()))?,
+    }
+    wait_for_error(&fifo).doing(|| "wait for the program to start".to_owned())?;
+    let mut said = Vec::new();
+    let reader = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(again);
+    match reader.and_then(|mut reader| reader.read_to_end(&mut said)) {
+        Err(e) if e.kind() != io::ErrorKind::WouldBlock => return Err(e).doing(doing),
+        _ => {}
+    }
+    // Our own byte, if init died before it read it.
+    let said = said.strip_prefix(b"0").unwrap_or(&said);
+    if said.is_empty() { Ok(()) } else { Err(decode_failure(said)) }
+}
+
+/// Waits until nobody has the fifo open for reading.
+fn wait_for_error(fifo: &fs::File) -> io::Result<()> {
+    loop {
+        let mut fds = [PollFd::new(fifo.as_fd(), PollFlags::empty())];
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) => return Ok(()),
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+fn status_now(record: &Record) -> Status {
+    match record.init.and_then(|init| init.open()) {
+        Some(_) => Status::Running,
+        None => Status::Stopped,
+    }
+}

@@ -1,0 +1,148 @@
+//! /dev: nodes and the links that every program expects (runtime-spec, config-linux "Default Devices").
+
+use std::{
+    ffi::{CStr, CString, OsStr},
+    io,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+};
+
+use corten_sys::{
+    mount,
+    path::{open_in_root, open_in_root_no_links},
+};
+use nix::{
+    errno::Errno,
+    fcntl::AtFlags,
+    libc,
+    sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstatat, makedev, mknodat},
+    unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, unlinkat},
+};
+
+use super::{
+    mount::show,
+    target::{Make, open_or_make},
+};
+use crate::{
+    Result,
+    error::Doing,
+    plan::{Device, DeviceKind, Plan},
+};
+
+/// What devices are bind mounted from, where they can't be made: one per device of the plan.
+pub(crate) fn open_sources(plan: &Plan) -> Result<Vec<OwnedFd>> {
+    if !plan.namespaces.user() {
+        return Ok(Vec::new());
+    }
+    let open = |device: &Device| {
+        mount::clone_tree_path(&device.path, false)
+            .doing(|| format!("bind mount the host's device {}", show(&device.path)))
+    };
+    plan.devices.iter().flatten().map(open).collect()
+}
+
+/// Makes all of it.
+pub(crate) fn populate(root: BorrowedFd<'_>, devices: &[Device], sources: &[OwnedFd]) -> Result<()> {
+    // Not through a link of the image's (CVE-2026-41579).
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    let dev = match open_in_root_no_links(root, c"/dev", flags, 0) {
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => open_or_make(root, c"/dev", Make::Directory),
+        other => other,
+    }
+    .doing(|| "open /dev of the container".to_owned())?;
+    for (i, device) in devices.iter().enumerate() {
+        let doing = || format!("make device {}", show(&device.path));
+        match sources.get(i) {
+            Some(source) => {
+                let target = open_or_make(root, &device.path, Make::File).doing(doing)?;
+                mount::move_mount(source.as_fd(), target.as_fd()).doing(doing)?;
+            }
+            None => node(root, dev.as_fd(), device).doing(doing)?,
+        }
+    }
+    links(dev.as_fd())
+}
+
+fn node(root: BorrowedFd<'_>, dev: BorrowedFd<'_>, device: &Device) -> io::Result<()> {
+    let path = Path::new(OsStr::from_bytes(device.path.to_bytes()));
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let name = CString::new(name.as_bytes())?;
+    if path.parent() == Some(Path::new("/dev")) {
+        return node_in(dev, &name, device);
+    }
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    let parent = open_or_make(root, &CString::new(parent.as_os_str().as_bytes())?, Make::Directory)?;
+    node_in(parent.as_fd(), &name, device)
+}
+
+fn node_in(directory: BorrowedFd<'_>, name: &CStr, device: &Device) -> io::Result<()> {
+    let kind = match device.kind {
+        DeviceKind::Char => SFlag::S_IFCHR,
+        DeviceKind::Block => SFlag::S_IFBLK,
+        DeviceKind::Fifo => SFlag::S_IFIFO,
+    };
+    let number = if device.kind == DeviceKind::Fifo { 0 } else { makedev(device.major, device.minor) };
+    // Our umask is 0, so the mode is right at once.
+    let mode = Mode::from_bits_truncate(device.mode);
+    match mknodat(directory, name, kind, mode, number) {
+        Ok(()) => {}
+        Err(Errno::EEXIST) => {
+            let stat = fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+            if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT != kind || stat.st_rdev != number {
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, "another file is there"));
+            }
+            fchmodat(directory, name, mode, FchmodatFlags::FollowSymlink)?;
+        }
+        Err(e) => return Err(e.into()),
+    }
+    if device.uid != 0 || device.gid != 0 {
+        let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
+        fchownat(directory, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    }
+    Ok(())
+}
+
+fn links(dev: BorrowedFd<'_>) -> Result<()> {
+    const LINKS: [(&str, &CStr); 5] = [
+        ("/proc/self/fd", c"fd"),
+        ("/proc/self/fd/0", c"stdin"),
+        ("/proc/self/fd/1", c"stdout"),
+        ("/proc/self/fd/2", c"stderr"),
+        ("/proc/kcore", c"core"),
+    ];
+    for (to, name) in LINKS {
+        match symlinkat(to, dev, name) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(e) => return Err(e).doing(|| format!("make the link /dev/{}", show(name))),
+        }
+    }
+    // Whatever the image has there, it isn't the container's.
+    let doing = || "make the link /dev/ptmx".to_owned();
+    match symlinkat("pts/ptmx", dev, c"ptmx") {
+        Err(Errno::EEXIST) => {
+            unlinkat(dev, c"ptmx", UnlinkatFlags::NoRemoveDir).doing(doing)?;
+            symlinkat("pts/ptmx", dev, c"ptmx").doing(doing)
+        }
+        other => other.doing(doing),
+    }
+}
+
+/// Opens the host's /dev/null and makes sure that it's the real one.
+pub(crate) fn host_null() -> io::Result<OwnedFd> {
+    let root = nix::fcntl::open("/", nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_CLOEXEC, Mode::empty())?;
+    let null = open_in_root(root.as_fd(), c"/dev/null", libc::O_PATH, 0)?;
+    is_null(null.as_fd())?;
+    Ok(null)
+}
+
+fn is_null(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let stat = nix::sys::stat::fstat(fd)?;
+    if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR && stat.st_rdev == makedev(1, 3)
+    {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidData, "is not the null device"))
+}

@@ -1,0 +1,233 @@
+//! `mounts[]`, in their order.
+
+use std::{
+    ffi::{CStr, CString},
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::unix::ffi::OsStrExt,
+};
+
+use corten_sys::mount::{self, Attributes, BorrowedFdEq, Change, Filesystem, Propagation};
+use corten_sys::path::open_in_root_no_links;
+use nix::{libc, sys::stat::fstat};
+
+use super::{
+    cgroup_mount,
+    target::{Make, is_directory, open_or_make},
+};
+use crate::{
+    Result,
+    error::Doing,
+    plan::{FsOption, Mount, MountKind, Plan},
+};
+
+/// What is mounted but has to become read-only later, because more is to be made inside.
+#[derive(Debug)]
+pub(crate) struct Late(Vec<(OwnedFd, CString)>);
+
+/// A bind mount's source, opened by the parent, which may reach more than init in a user namespace.
+#[derive(Debug)]
+pub(crate) struct Source {
+    tree: OwnedFd,
+    directory: bool,
+}
+
+/// Opens the sources of all bind mounts as detached mounts with their attributes set; None for other mounts.
+/// `userns` opens the user namespace with the mappings of an id-mapped mount.
+pub(crate) fn open_sources(plan: &Plan, userns: &dyn Fn(&Mount) -> Result<OwnedFd>) -> Result<Vec<Option<Source>>> {
+    let default = plan.rootfs.propagation.unwrap_or((Propagation::Slave, true));
+    plan.mounts.iter().map(|mount| source(mount, default, userns)).collect()
+}
+
+fn source(
+    mount: &Mount,
+    default: (Propagation, bool),
+    userns: &dyn Fn(&Mount) -> Result<OwnedFd>,
+) -> Result<Option<Source>> {
+    let MountKind::Bind { source, recursive } = &mount.kind else { return Ok(None) };
+    let doing = || format!("bind mount {} on {}", source.display(), show(&mount.destination));
+    let path = CString::new(source.as_os_str().as_bytes()).map_err(io::Error::from).doing(doing)?;
+    let tree = mount::clone_tree_path(&path, *recursive).doing(doing)?;
+    let directory = is_directory(tree.as_fd()).doing(doing)?;
+    if let Some(idmap) = &mount.idmap {
+        let userns = userns(mount)?;
+        let change = Change { idmap: Some(BorrowedFdEq(userns.as_fd())), ..Change::default() };
+        mount::set_attributes(tree.as_fd(), idmap.recursive, &change)
+            .doing(|| format!("id-map {}", show(&mount.destination)))?;
+    }
+    attributes(tree.as_fd(), mount, default)?;
+    Ok(Some(Source { tree, directory }))
+}
+
+/// Sets attributes and propagation of a bind mount, in as few calls as they allow: one, most often.
+fn attributes(tree: BorrowedFd<'_>, mount: &Mount, default: (Propagation, bool)) -> Result<()> {
+    let doing = || format!("set the options of the mount on {}", show(&mount.destination));
+    let mut propagation = mount.propagation.iter().copied();
+    let (first, first_recursive) = propagation.next().unwrap_or(default);
+    // "rw" and the like on a mount that is so already must not fail in a user namespace, where locked attributes
+    // can't be cleared: they're what a fresh clone of a host mount has anyway, so only what differs is asked for.
+    let own = Change { set: mount.set, clear: mount.clear, ..Change::default() };
+    let all = Change {
+        set: mount.set_recursive,
+        clear: mount.clear_recursive,
+        propagation: first_recursive.then_some(first),
+        ..Change::default()
+    };
+    if all != Change::default() {
+        mount::set_attributes(tree, true, &all).doing(doing)?;
+    }
+    let own = Change { propagation: (!first_recursive).then_some(first), ..own };
+    if !(own.set.is_empty() && own.propagation.is_none() && own.clear.is_empty()) {
+        mount::set_attributes(tree, false, &own).doing(doing)?;
+    }
+    for (kind, recursive) in propagation {
+        let change = Change { propagation: Some(kind), ..Change::default() };
+        mount::set_attributes(tree, recursive, &change).doing(doing)?;
+    }
+    Ok(())
+}
+
+/// Mounts everything.
+pub(crate) fn all(root: BorrowedFd<'_>, plan: &Plan, sources: &[Option<Source>]) -> Result<Late> {
+    let mut late = Late(Vec::new());
+    for (mount, source) in plan.mounts.iter().zip(sources) {
+        match (&mount.kind, source) {
+            (MountKind::Bind { .. }, Some(source)) => bind(root, mount, source)?,
+            (MountKind::Bind { .. }, None) => {}
+            (MountKind::Filesystem { name, source, options, copy_up }, _) => {
+                filesystem(root, mount, &New { name, source, options, copy_up: *copy_up }, &mut late)?;
+            }
+            (MountKind::Cgroup(cgroup), _) => cgroup_mount::mount(root, mount, cgroup)?,
+        }
+    }
+    Ok(late)
+}
+
+fn bind(root: BorrowedFd<'_>, mount: &Mount, source: &Source) -> Result<()> {
+    let make = if source.directory { Make::Directory } else { Make::File };
+    let target = place(root, mount, make)?;
+    mount::move_mount(source.tree.as_fd(), target.as_fd())
+        .doing(|| format!("bind mount on {}", show(&mount.destination)))
+}
+
+/// Opens or makes the target of a mount. What is mounted on /dev mustn't go where a link of the image's points to
+/// (CVE-2026-41579): the nodes made there afterwards would.
+pub(crate) fn place(root: BorrowedFd<'_>, mount: &Mount, make: Make) -> Result<OwnedFd> {
+    let destination = mount.destination.as_c_str();
+    let target = open_or_make(root, destination, make)
+        .doing(|| format!("open mount target {}", show(destination)))?;
+    if matches!(destination.to_bytes(), b"/dev" | b"/dev/") {
+        no_link(root, destination)?;
+    }
+    Ok(target)
+}
+
+fn no_link(root: BorrowedFd<'_>, destination: &CStr) -> Result<()> {
+    open_in_root_no_links(root, destination, libc::O_PATH | libc::O_DIRECTORY, 0)
+        .map(drop)
+        .doing(|| format!("mount on {}: it must be a directory, not a link", show(destination)))
+}
+
+/// A file system of the container's own.
+struct New<'a> {
+    name: &'a CStr,
+    source: &'a CStr,
+    options: &'a [FsOption],
+    copy_up: bool,
+}
+
+fn filesystem(root: BorrowedFd<'_>, mount: &Mount, new: &New<'_>, late: &mut Late) -> Result<()> {
+    let destination = mount.destination.as_c_str();
+    let target = place(root, mount, Make::Directory)?;
+    let (tmpfs, kernel) =
+        (new.name == c"tmpfs", matches!(new.name.to_bytes(), b"proc" | b"sysfs"));
+    if kernel {
+        // Masks and sysctls count on it being where they look (CVE-2019-19921).
+        no_link(root, destination)?;
+    }
+    let mut set = mount.set | mount.set_recursive;
+    // More mounts and nodes may have to be made in it first.
+    let later = tmpfs && set.contains(Attributes::RDONLY);
+    set.set(Attributes::RDONLY, set.contains(Attributes::RDONLY) && !later);
+    let mut mode = None;
+    if tmpfs && !new.options.iter().any(|option| option.key.as_c_str() == c"mode") {
+        // A tmpfs without a mode looks like the directory that it covers.
+        let stat = fstat(&target).doing(|| format!("stat {}", show(destination)))?;
+        mode = CString::new(format!("{:o}", stat.st_mode & 0o7777)).ok();
+    }
+    let tree = match superblock(new, mode.as_deref(), set) {
+        // A user namespace that doesn't own the network namespace can't mount sysfs: the host's is all there is.
+        Err((e, _)) if new.name == c"sysfs" && e.raw_os_error() == Some(libc::EPERM) => host_sysfs(set),
+        Err((e, message)) => Err(e).doing(|| {
+            let message = message.map(|m| format!(" ({m})")).unwrap_or_default();
+            format!("mount {} on {}{message}", show(new.name), show(destination))
+        }),
+        Ok(tree) => Ok(tree),
+    }?;
+    if new.copy_up {
+        super::target::copy_up(target.as_fd(), tree.as_fd())
+            .doing(|| format!("copy what {} covers", show(destination)))?;
+    }
+    mount::move_mount(tree.as_fd(), target.as_fd())
+        .doing(|| format!("mount {} on {}", show(new.name), show(destination)))?;
+    for &(kind, recursive) in &mount.propagation {
+        let change = Change { propagation: Some(kind), ..Change::default() };
+        mount::set_attributes(tree.as_fd(), recursive, &change)
+            .doing(|| format!("set the propagation of {}", show(destination)))?;
+    }
+    if later {
+        late.0.push((tree, destination.to_owned()));
+    }
+    Ok(())
+}
+
+fn superblock(
+    new: &New<'_>,
+    mode: Option<&CStr>,
+    set: Attributes,
+) -> Result<OwnedFd, (io::Error, Option<String>)> {
+    let fs = Filesystem::open(new.name).map_err(|e| (e, None))?;
+    let tree = (|| {
+        if !new.source.is_empty() {
+            fs.string(c"source", new.source)?;
+        }
+        for option in new.options {
+            match &option.value {
+                Some(value) => fs.string(&option.key, value)?,
+                // What mount(2) ignores as an unknown default, fsconfig may not.
+                None if matches!(option.key.to_bytes(), b"async" | b"nomand" | b"silent") => {}
+                None => fs.flag(&option.key)?,
+            }
+        }
+        if let Some(mode) = mode {
+            fs.string(c"mode", mode)?;
+        }
+        fs.mount(set)
+    })();
+    tree.map_err(|e| (e, fs.message()))
+}
+
+fn host_sysfs(set: Attributes) -> Result<OwnedFd> {
+    let doing = || "bind mount the host's /sys".to_owned();
+    let tree = mount::clone_tree_path(c"/sys", true).doing(doing)?;
+    let change = Change { set: set | Attributes::RDONLY, ..Change::default() };
+    mount::set_attributes(tree.as_fd(), true, &change).doing(doing)?;
+    Ok(tree)
+}
+
+impl Late {
+    /// Makes read-only what had to wait.
+    pub(crate) fn finish(self) -> Result<()> {
+        let change = Change { set: Attributes::RDONLY, ..Change::default() };
+        for (tree, destination) in self.0 {
+            mount::set_attributes(tree.as_fd(), false, &change)
+                .doing(|| format!("make {} read-only", show(&destination)))?;
+        }
+        Ok(())
+    }
+}
+
+/// A path for an error message.
+pub(crate) fn show(path: &CStr) -> String {
+    String::from_utf8_lossy(path.to_bytes()).into_owned()
+}

@@ -1,0 +1,81 @@
+//! The root filesystem: made a mount of its own, entered by pivot_root, and in the end perhaps read-only.
+
+use std::{
+    ffi::CString,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+};
+
+use corten_sys::mount::{self, Attributes, Change, Propagation};
+use nix::{
+    fcntl::{OFlag, open},
+    sys::stat::Mode,
+    unistd::{chdir, chroot, fchdir},
+};
+
+use crate::{Result, error::Doing, plan::RootfsPlan};
+
+/// Cuts our mounts off from the host's and mounts the rootfs onto itself. Returns its root, through which
+/// everything inside is looked up from now on.
+pub(crate) fn prepare(plan: &RootfsPlan) -> Result<OwnedFd> {
+    let (propagation, recursive) = plan.propagation.unwrap_or((Propagation::Slave, true));
+    mount::set_propagation(c"/", propagation, recursive)
+        .doing(|| format!("make the propagation of all mounts {propagation:?}"))?;
+    // pivot_root wants the mount that the rootfs is on not to be shared: then it gets one more below it, private.
+    if propagation == Propagation::Shared {
+        let below = attach(plan)?;
+        let change = Change { propagation: Some(Propagation::Private), ..Change::default() };
+        mount::set_attributes(below.as_fd(), false, &change).doing(|| format!("make {} private", show(plan)))?;
+    }
+    attach(plan)
+}
+
+fn attach(plan: &RootfsPlan) -> Result<OwnedFd> {
+    let path = CString::new(plan.path.as_os_str().as_bytes())
+        .map_err(std::io::Error::from)
+        .doing(|| format!("open {}", show(plan)))?;
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let place = open(path.as_c_str(), flags, Mode::empty()).doing(|| format!("open {}", show(plan)))?;
+    let tree = mount::clone_tree(place.as_fd(), c"", true).doing(|| format!("bind mount {}", show(plan)))?;
+    mount::move_mount(tree.as_fd(), place.as_fd()).doing(|| format!("mount {}", show(plan)))?;
+    Ok(tree)
+}
+
+fn show(plan: &RootfsPlan) -> String {
+    format!("rootfs {}", plan.path.display())
+}
+
+/// Makes `root` our root directory and lets go of everything that was mounted outside of it.
+pub(crate) fn enter(root: BorrowedFd<'_>, plan: &RootfsPlan, no_pivot: bool) -> Result<()> {
+    fchdir(root).doing(|| format!("change into {}", show(plan)))?;
+    if no_pivot {
+        mount::move_here_to_root().doing(|| format!("move {} to /", show(plan)))?;
+        chroot(".").doing(|| format!("chroot into {}", show(plan)))?;
+    } else {
+        mount::pivot_root_here().doing(|| format!("pivot_root into {}", show(plan)))?;
+        if plan.propagation.is_some() {
+            // Or else the host would lose its mounts with us: "." is the old root here.
+            mount::set_propagation(c".", Propagation::Slave, true)
+                .doing(|| "make the old root a slave".to_owned())?;
+        }
+        mount::detach_here().doing(|| "unmount the old root".to_owned())?;
+    }
+    chdir("/").doing(|| "change into /".to_owned())
+}
+
+/// What could only be set once everything is in place.
+pub(crate) fn finish(root: BorrowedFd<'_>, plan: &RootfsPlan) -> Result<()> {
+    let propagation = plan.propagation.filter(|(kind, _)| *kind != Propagation::Slave);
+    if let Some((propagation, recursive)) = propagation {
+        let change = Change { propagation: Some(propagation), ..Change::default() };
+        mount::set_attributes(root, recursive, &change)
+            .doing(|| format!("make the propagation of the root {propagation:?}"))?;
+    }
+    if plan.readonly {
+        let change = Change { set: Attributes::RDONLY, ..Change::default() };
+        mount::set_attributes(root, false, &change).doing(|| "make the root read-only".to_owned())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,240 @@
+//! Mount targets and other places inside the rootfs: found, or made, without ever leaving it.
+//!
+//! A path of config.json is looked up as it looks from inside the container, links and all, through one
+//! descriptor of the root (CVE-2019-19921, CVE-2021-30465, CVE-2024-45310).
+
+use std::{
+    ffi::{CStr, CString, OsStr, OsString},
+    io,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::{Component, Path, PathBuf},
+};
+
+use corten_sys::path::open_in_root;
+use nix::{
+    errno::Errno,
+    fcntl::{OFlag, openat, readlinkat},
+    libc,
+    sys::stat::{Mode, SFlag, fstat, mkdirat},
+};
+
+/// What to make if the target isn't there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Make {
+    Directory,
+    File,
+}
+
+/// Opens (O_PATH) what `path` is inside `root`; makes it if it's missing, with all directories above.
+pub(crate) fn open_or_make(root: BorrowedFd<'_>, path: &CStr, make: Make) -> io::Result<OwnedFd> {
+    match open_in_root(root, path, libc::O_PATH, 0) {
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {}
+        other => return other,
+    }
+    // Most often only the last component is missing, in a directory that's there.
+    if let Some((parent, name)) = split(path)
+        && let Ok(directory) = open_in_root(root, &parent, libc::O_PATH | libc::O_DIRECTORY, 0)
+        && let Some(made) = make_last(directory.as_fd(), &name, make)?
+    {
+        return Ok(made);
+    }
+    walk(root, path, make)
+}
+
+fn split(path: &CStr) -> Option<(CString, CString)> {
+    let path = Path::new(OsStr::from_bytes(path.to_bytes()));
+    let name = CString::new(path.file_name()?.as_bytes()).ok()?;
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("/"));
+    Some((CString::new(parent.as_os_str().as_bytes()).ok()?, name))
+}
+
+/// None if something (a dangling link) is in the way.
+fn make_last(directory: BorrowedFd<'_>, name: &CStr, make: Make) -> io::Result<Option<OwnedFd>> {
+    let opened = match make {
+        Make::Directory => mkdirat(directory, name, Mode::from_bits_truncate(0o755)).and_then(|()| {
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            openat(directory, name, flags, Mode::empty())
+        }),
+        Make::File => {
+            let flags =
+                OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_WRONLY;
+            openat(directory, name, flags, Mode::from_bits_truncate(0o644))
+        }
+    };
+    match opened {
+        Ok(fd) => Ok(Some(fd)),
+        Err(Errno::EEXIST) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// The slow way: component by component, following links (also dangling ones) by hand inside the root, making
+/// what is missing. An image's /etc/resolv.conf is often a link to a file that only exists on a real machine.
+fn walk(root: BorrowedFd<'_>, path: &CStr, make: Make) -> io::Result<OwnedFd> {
+    let mut rest = components(Path::new(OsStr::from_bytes(path.to_bytes())));
+    rest.reverse();
+    let mut done = PathBuf::from("/");
+    let mut links = 0;
+    let mut here = open_c(root, Path::new("/"))?;
+    while let Some(name) = rest.pop() {
+        if name == ".." {
+            done.pop();
+            here = open_c(root, &done)?;
+            continue;
+        }
+        let c_name = CString::new(name.as_bytes())?;
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let next = match openat(here.as_fd(), c_name.as_c_str(), flags, Mode::empty()) {
+            Ok(next) => next,
+            Err(Errno::ENOENT) => {
+                let make = if rest.is_empty() { make } else { Make::Directory };
+                match make_last(here.as_fd(), &c_name, make)? {
+                    Some(next) => next,
+                    None => return Err(io::Error::from_raw_os_error(libc::EEXIST)),
+                }
+            }
+            Err(e) => return Err(e.into()),
+        };
+        if SFlag::from_bits_truncate(fstat(&next)?.st_mode) & SFlag::S_IFMT == SFlag::S_IFLNK {
+            links += 1;
+            if links > 40 {
+                return Err(io::Error::from_raw_os_error(libc::ELOOP));
+            }
+            let link = PathBuf::from(readlinkat(here.as_fd(), c_name.as_c_str())?);
+            if link.is_absolute() {
+                done = PathBuf::from("/");
+                here = open_c(root, &done)?;
+            }
+            rest.extend(components(&link).into_iter().rev());
+            continue;
+        }
+        done.push(&name);
+        // Through the root again rather than keeping `next`: a mount may be on top of it.
+        here = open_c(root, &done).or_else(|_| next.try_clone())?;
+    }
+    Ok(here)
+}
+
+fn components(path: &Path) -> Vec<OsString> {
+    let name = |c: Component<'_>| match c {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        _ => None,
+    };
+    path.components().filter_map(name).collect()
+}
+
+fn open_c(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
+    open_in_root(root, &CString::new(path.as_os_str().as_bytes())?, libc::O_PATH | libc::O_NOFOLLOW, 0)
+}
+
+/// Whether an open file is a directory.
+pub(crate) fn is_directory(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(SFlag::from_bits_truncate(fstat(fd)?.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR)
+}
+
+/// Copies what is in directory `from` into directory `to` (tmpcopyup): directories, regular files and links with
+/// mode and owner; other kinds of files are left out.
+pub(crate) fn copy_up(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
+    let open = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let from_dir = openat(from, c".", open, Mode::empty())?;
+    let mut entries = nix::dir::Dir::from_fd(from_dir)?;
+    let names: Vec<CString> =
+        entries.iter().map(|entry| entry.map(|e| e.file_name().to_owned())).collect::<Result<_, _>>()?;
+    for name in names.iter().filter(|name| !matches!(name.to_bytes(), b"." | b"..")) {
+        copy_one(from, to, name)?;
+    }
+    Ok(())
+}
+
+fn copy_one(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
+    let stat = nix::sys::stat::fstatat(from, name, nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    let mode = Mode::from_bits_truncate(stat.st_mode & 0o7777);
+    let nofollow = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
+        SFlag::S_IFDIR => {
+            mkdirat(to, name, mode)?;
+            let flags = nofollow | OFlag::O_DIRECTORY | OFlag::O_RDONLY;
+            let inner = openat(from, name, flags, Mode::empty())?;
+            let copy = openat(to, name, flags, Mode::empty())?;
+            copy_up(inner.as_fd(), copy.as_fd())?;
+        }
+        SFlag::S_IFREG => {
+            let mut source = std::fs::File::from(openat(from, name, nofollow | OFlag::O_RDONLY, Mode::empty())?);
+            let flags = nofollow | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY;
+            let mut copy = std::fs::File::from(openat(to, name, flags, mode)?);
+            io::copy(&mut source, &mut copy)?;
+        }
+        SFlag::S_IFLNK => {
+            let link = readlinkat(from, name)?;
+            nix::unistd::symlinkat(link.as_os_str(), to, name)?;
+        }
+        _ => return Ok(()),
+    }
+    let (uid, gid) = (nix::unistd::Uid::from_raw(stat.st_uid), nix::unistd::Gid::from_raw(stat.st_gid));
+    let flags = nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW;
+    nix::unistd::fchownat(to, name, Some(uid), Some(gid), flags)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink};
+
+    use super::*;
+
+    fn made(setup: impl FnOnce(&Path), path: &CStr, make: Make) -> (tempfile::TempDir, io::Result<OwnedFd>) {
+        let root = tempfile::tempdir().expect("tempdir");
+        setup(root.path());
+        let fd = fs::File::open(root.path()).expect("open");
+        let target = open_or_make(fd.as_fd(), path, make);
+        (root, target)
+    }
+
+    #[test]
+    fn missing_directories_are_made() {
+        let (root, target) = made(|_| {}, c"/a/b/c", Make::Directory);
+        target.expect("made");
+        assert!(root.path().join("a/b/c").is_dir());
+    }
+
+    #[test]
+    fn a_dangling_link_makes_what_it_points_to() {
+        let setup = |root: &Path| {
+            fs::create_dir(root.join("etc")).expect("mkdir");
+            symlink("../run/systemd/resolv.conf", root.join("etc/resolv.conf")).expect("symlink");
+        };
+        let (root, target) = made(setup, c"/etc/resolv.conf", Make::File);
+        target.expect("made");
+        assert!(root.path().join("run/systemd/resolv.conf").is_file());
+    }
+
+    #[test]
+    fn links_stay_inside() {
+        let outside = tempfile::tempdir().expect("tempdir");
+        let setup = |root: &Path| {
+            symlink(outside.path(), root.join("absolute")).expect("symlink");
+            symlink("../../../../../..", root.join("climbing")).expect("symlink");
+        };
+        let (root, target) = made(setup, c"/absolute/x", Make::File);
+        target.expect("made");
+        assert!(!outside.path().join("x").exists());
+        assert!(root.path().join(outside.path().strip_prefix("/").expect("absolute")).join("x").exists());
+        let fd = fs::File::open(root.path()).expect("open");
+        open_or_make(fd.as_fd(), c"/climbing/y/z", Make::Directory).expect("made");
+        assert!(root.path().join("y/z").is_dir());
+    }
+
+    #[test]
+    fn loops_end() {
+        let setup = |root: &Path| {
+            symlink("b", root.join("a")).expect("symlink");
+            symlink("a", root.join("b")).expect("symlink");
+        };
+        let (_root, target) = made(setup, c"/a", Make::Directory);
+        assert_eq!(target.expect_err("a loop").raw_os_error(), Some(libc::ELOOP));
+    }
+}
