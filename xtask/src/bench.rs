@@ -14,7 +14,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{UsageWho, getrusage};
 
-use crate::build;
+use crate::{build, setup};
 
 /// The operations, in the order in which they are measured and printed.
 const OPERATIONS: [&str; 6] = ["run", "create", "start", "exec", "state", "delete"];
@@ -30,6 +30,7 @@ pub(crate) fn bench(options: &[&str]) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("bench creates containers: run it as root");
     }
+    setup::install(&setup::BENCH)?;
     let bin = build::build()?;
     let number = |at: usize, default| match options.get(at) {
         Some(text) => text.parse().with_context(|| format!("not a number: {text:?}")),

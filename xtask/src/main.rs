@@ -9,7 +9,9 @@ mod check;
 #[cfg(feature = "codegen")]
 mod codegen;
 mod layers;
+mod quickstart;
 mod run;
+mod setup;
 mod test;
 
 const HELP: &str = "\
@@ -33,6 +35,7 @@ fn main() -> Result<()> {
         ["bench", options @ ..] => bench::bench(options),
         ["build"] => build::build().map(drop),
         ["check"] | ["test", "check"] => check::check(),
+        ["quickstart"] => quickstart::quickstart(),
         ["layers"] => layers::check(),
         ["test"] => test::all(),
         ["test", "root", filter @ ..] => test::root(filter),

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::run::{cargo, root as repository};
-use crate::{build, check};
+use crate::{build, check, setup};
 
 /// What the test binaries of a lane need.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,6 +57,7 @@ pub(crate) fn root(filter: &[&str]) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("the root lane creates containers: run it as root");
     }
+    setup::install(&[&setup::QUICKSTART[..], &setup::TESTS].concat())?;
     let bin = build::build()?;
     run_in(Needs::Root, filter, Some(bin))?.verdict()
 }

@@ -1,0 +1,48 @@
+//! What is needed from Debian, and installing it.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::run::run;
+
+/// What a node needs beside Corten, and what stands in for the rest of the world.
+pub(crate) const QUICKSTART: [&str; 6] = [
+    "ca-certificates",
+    "containernetworking-plugins", // the CNI plugins
+    "docker-registry",             // a real registry
+    "busybox-static",              // what the image is made of
+    "iproute2",
+    "iptables", // the portmap plugin calls it
+];
+
+/// What the privileged tests need besides: peers to compare with.
+pub(crate) const TESTS: [&str; 6] = ["runc", "crun", "apache2-utils", "libseccomp-dev", "procps", "attr"];
+
+/// What the benchmarks need.
+pub(crate) const BENCH: [&str; 4] = ["runc", "crun", "busybox-static", "time"];
+
+/// Installs the packages that are missing, after saying which.
+pub(crate) fn install(packages: &[&str]) -> Result<()> {
+    let missing: Vec<&str> = packages.iter().copied().filter(|package| !installed(package)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    eprintln!("installing from Debian: {}", missing.join(" "));
+    let apt = || {
+        let mut command = Command::new("apt-get");
+        command.env("DEBIAN_FRONTEND", "noninteractive").stdin(std::process::Stdio::null());
+        command
+    };
+    run(apt().args(["update", "-q"])).context("is this a Debian machine with a package source?")?;
+    run(apt().args(["install", "-y", "-q", "--no-install-recommends"]).args(&missing))?;
+    match missing.iter().find(|package| !installed(package)) {
+        Some(package) => bail!("apt-get succeeded, but {package} isn't installed"),
+        None => Ok(()),
+    }
+}
+
+fn installed(package: &str) -> bool {
+    let output = Command::new("dpkg-query").args(["-W", "-f", "${db:Status-Abbrev}", package]).output();
+    output.is_ok_and(|output| output.stdout.starts_with(b"ii"))
+}
