@@ -4,6 +4,7 @@
 //! (`OwnedFd`) or borrowed (`BorrowedFd`/`AsFd`) and close-on-exec. Errors are the kernel's errno as
 //! [`std::io::Error`]; the caller knows what it was doing and says so.
 
+pub mod bpf;
 pub mod capability;
 pub mod exec;
 pub mod fds;

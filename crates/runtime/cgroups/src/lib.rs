@@ -1,2 +1,95 @@
-//! Creates, limits, watches, freezes, kills and removes one cgroup: v2, v1 and hybrid.
+//! Creates, limits, watches, freezes, kills and removes one cgroup (runtime-spec, "Control groups"; cgroups(7)).
+//!
+//! One [`Cgroup`] is one place in the tree, whatever that means on the machine: one directory on cgroup v2, a
+//! directory in each of a dozen hierarchies on v1, or both on a hybrid machine. What limits mean in files is
+//! decided by pure functions ([`limits`], [`devices`]); the rest is opening, writing and reading small files.
+//!
+//! The order of life: [`Cgroup::create`] → [`Cgroup::entrance`] → clone3 → [`Entrance::enter`] → ... →
+//! [`Cgroup::kill`] → [`Cgroup::remove`]. A `Cgroup` can be kept in a state record (it implements serde's
+//! traits), which spares later commands finding out about the machine again.
 #![forbid(unsafe_code)]
+
+mod create;
+pub mod devices;
+mod entrance;
+mod error;
+mod file;
+mod freeze;
+mod kill;
+mod layout;
+pub mod limits;
+mod remove;
+pub mod stats;
+mod update;
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use entrance::Entrance;
+pub use error::{Error, Result};
+pub use layout::{Controllers, Layout};
+pub use stats::Stats;
+
+/// One cgroup in all hierarchies of the machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cgroup {
+    /// Where it is, seen from the root of every hierarchy; absolute.
+    path: PathBuf,
+    /// One directory per hierarchy; v2 is the last if there is one.
+    dirs: Vec<Dir>,
+}
+
+/// A cgroup in one hierarchy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Dir {
+    /// The directory.
+    path: PathBuf,
+    /// What is controlled there. For v2: what there could be, not what is enabled.
+    controllers: Controllers,
+    /// Whether it is cgroup v2.
+    v2: bool,
+}
+
+impl Cgroup {
+    /// Where it is, seen from the root of every hierarchy.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether this machine has cgroup v2 only.
+    #[must_use]
+    pub fn is_unified(&self) -> bool {
+        matches!(self.dirs.as_slice(), [Dir { v2: true, .. }])
+    }
+
+    /// The directories, one for each hierarchy: `("memory", "/sys/fs/cgroup/memory/x")`, `("", ".../unified/x")`.
+    pub fn directories(&self) -> impl Iterator<Item = (String, &Path)> {
+        self.dirs.iter().map(|dir| (if dir.v2 { String::new() } else { dir.controllers.names() }, &*dir.path))
+    }
+
+    /// Whether it exists (any more), in any hierarchy.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        self.dirs.iter().any(|dir| dir.path.exists())
+    }
+
+    /// The v1 directory of a controller.
+    fn v1(&self, controller: Controllers) -> Option<&Path> {
+        self.dirs.iter().find(|dir| !dir.v2 && dir.controllers.contains(controller)).map(|dir| &*dir.path)
+    }
+
+    /// The v2 directory; on a hybrid machine too.
+    fn v2(&self) -> Option<&Path> {
+        self.dirs.iter().find(|dir| dir.v2).map(|dir| &*dir.path)
+    }
+
+    /// The directory whose cgroup.procs says who is in it.
+    fn members(&self) -> &Path {
+        self.v2()
+            .or_else(|| self.v1(Controllers::DEVICES))
+            .or_else(|| self.dirs.first().map(|dir| &*dir.path))
+            .expect("a cgroup has at least one directory")
+    }
+}

@@ -1,0 +1,288 @@
+//! Which devices a container may use: `linux.resources.devices`, a list of rules of which later ones override
+//! earlier ones.
+//!
+//! v1 has files for rules, v2 wants a BPF program. Both are made from the same [`Table`]: what is the case for a
+//! device that isn't listed, and the list of those for which it is otherwise.
+
+mod bpf;
+
+use std::collections::BTreeMap;
+
+use corten_sys::bpf as sys;
+use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType, LinuxResources};
+
+pub use bpf::{Program, program};
+
+use crate::{Cgroup, Controllers, Error, Result, file};
+
+/// A set of `r`, `w` and `m` (mknod).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Access(u8);
+
+impl Access {
+    /// Make the node.
+    pub const MKNOD: Self = Self(1);
+    /// Read.
+    pub const READ: Self = Self(2);
+    /// Write.
+    pub const WRITE: Self = Self(4);
+    /// All three.
+    pub const ALL: Self = Self(7);
+
+    /// As BPF_DEVCG_ACC_*.
+    #[must_use]
+    pub fn bits(self) -> u8 {
+        self.0
+    }
+
+    fn parse(text: Option<&str>) -> Option<Self> {
+        let Some(text) = text.filter(|text| !text.is_empty()) else { return Some(Self::ALL) };
+        text.chars().try_fold(Self(0), |set, letter| {
+            let one = match letter {
+                'm' => Self::MKNOD,
+                'r' => Self::READ,
+                'w' => Self::WRITE,
+                _ => return None,
+            };
+            Some(Self(set.0 | one.0))
+        })
+    }
+
+    fn letters(self) -> String {
+        [('r', Self::READ), ('w', Self::WRITE), ('m', Self::MKNOD)]
+            .into_iter()
+            .filter(|(_, bit)| self.0 & bit.0 != 0)
+            .map(|(letter, _)| letter)
+            .collect()
+    }
+}
+
+/// Block or character device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// `b`
+    Block,
+    /// `c`
+    Char,
+}
+
+/// A device, or with `None` all of that number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Device {
+    /// Block or character.
+    pub kind: Kind,
+    /// Driver.
+    pub major: Option<u32>,
+    /// Instance.
+    pub minor: Option<u32>,
+}
+
+impl Device {
+    fn covers(&self, other: &Self) -> bool {
+        let covers = |one: Option<u32>, other: Option<u32>| one.is_none() || one == other;
+        self.kind == other.kind && covers(self.major, other.major) && covers(self.minor, other.minor)
+    }
+
+    /// As devices.allow wants it: `c 1:3`.
+    fn text(&self) -> String {
+        let number = |number: Option<u32>| number.map_or_else(|| "*".to_owned(), |number| number.to_string());
+        let kind = if self.kind == Kind::Block { 'b' } else { 'c' };
+        format!("{kind} {}:{}", number(self.major), number(self.minor))
+    }
+}
+
+/// What the rules come to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Table {
+    /// What holds for devices that aren't listed.
+    pub allow_by_default: bool,
+    /// What is allowed, or with `allow_by_default` denied.
+    pub exceptions: BTreeMap<Device, Access>,
+}
+
+/// What every container may use: making any node, and the devices that runtime-spec puts into every /dev.
+const ALWAYS: [(Kind, Option<u32>, Option<u32>, Access); 9] = [
+    (Kind::Char, None, None, Access::MKNOD),
+    (Kind::Block, None, None, Access::MKNOD),
+    (Kind::Char, Some(1), Some(3), Access::ALL),
+    (Kind::Char, Some(1), Some(8), Access::ALL),
+    (Kind::Char, Some(1), Some(7), Access::ALL),
+    (Kind::Char, Some(5), Some(0), Access::ALL),
+    (Kind::Char, Some(1), Some(5), Access::ALL),
+    (Kind::Char, Some(1), Some(9), Access::ALL),
+    (Kind::Char, Some(136), None, Access::ALL),
+];
+
+/// /dev/ptmx.
+const PTMX: (Kind, Option<u32>, Option<u32>, Access) = (Kind::Char, Some(5), Some(2), Access::ALL);
+
+impl Table {
+    /// Works out the rules of a config, then adds what every container may use.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] for a rule that makes no sense, or takes back a part of what a wildcard allowed.
+    pub fn of_container(rules: &[LinuxDeviceCgroup]) -> Result<Self> {
+        let mut table = Self::default();
+        for (index, rule) in rules.iter().enumerate() {
+            table.rule(rule).map_err(|reason| Error::Limit {
+                limit: format!("linux.resources.devices[{index}]"),
+                reason,
+            })?;
+        }
+        for (kind, major, minor, access) in ALWAYS.into_iter().chain([PTMX]) {
+            table.add(true, Device { kind, major, minor }, access)?;
+        }
+        Ok(table)
+    }
+
+    fn rule(&mut self, rule: &LinuxDeviceCgroup) -> Result<(), String> {
+        let access = Access::parse(rule.access().as_deref()).ok_or_else(|| {
+            format!("access {:?} must be of r, w and m", rule.access().as_deref().unwrap_or(""))
+        })?;
+        let number = |number: Option<i64>| match number {
+            None | Some(-1) => Ok(None),
+            Some(number) => {
+                u32::try_from(number).map(Some).map_err(|_| format!("device number {number} is out of range"))
+            }
+        };
+        let (major, minor) = (number(rule.major())?, number(rule.minor())?);
+        let kind = match rule.typ().unwrap_or(LinuxDeviceType::A) {
+            LinuxDeviceType::B => Kind::Block,
+            LinuxDeviceType::C | LinuxDeviceType::U => Kind::Char,
+            LinuxDeviceType::P => return Err("a FIFO is no device".to_owned()),
+            // All devices of both kinds; the kernel ignores numbers and access then.
+            LinuxDeviceType::A => {
+                *self = Self { allow_by_default: rule.allow(), exceptions: BTreeMap::new() };
+                return Ok(());
+            }
+        };
+        self.add(rule.allow(), Device { kind, major, minor }, access).map_err(|error| error.to_string())
+    }
+
+    fn add(&mut self, allow: bool, device: Device, access: Access) -> Result<()> {
+        if allow != self.allow_by_default {
+            let known = self.exceptions.entry(device).or_insert(Access(0));
+            *known = Access(known.0 | access.0);
+            return Ok(());
+        }
+        // Taking back exceptions. One that is wider than what is taken back can't be split.
+        let wider = self.exceptions.iter().find(|(known, granted)| {
+            **known != device && known.covers(&device) && !device.covers(known) && granted.0 & access.0 != 0
+        });
+        // Where nothing but making nodes overlaps it's our own rule for everyone, which is meant to stay.
+        if let Some((known, _)) = wider.filter(|(_, granted)| **granted != Access::MKNOD) {
+            let reason = format!("cannot take a part back of the rule for {}", known.text());
+            return Err(Error::Limit { limit: device.text(), reason });
+        }
+        for (_, granted) in self.exceptions.iter_mut().filter(|(known, _)| device.covers(known)) {
+            *granted = Access(granted.0 & !access.0);
+        }
+        self.exceptions.retain(|_, granted| granted.0 != 0);
+        Ok(())
+    }
+}
+
+impl Cgroup {
+    /// Puts the device rules in force: once, when the cgroup is made.
+    pub(crate) fn set_devices(&self, resources: &LinuxResources) -> Result<()> {
+        let table = || Table::of_container(resources.devices().as_deref().unwrap_or_default());
+        if let Some(dir) = self.v1(Controllers::DEVICES) {
+            return set_v1(dir, &table()?);
+        }
+        match self.v2() {
+            Some(dir) => attach(dir, &table()?),
+            None => Ok(()),
+        }
+    }
+}
+
+/// One descriptor per file, one write(2) per rule.
+fn set_v1(dir: &std::path::Path, table: &Table) -> Result<()> {
+    let (all, rest) = if table.allow_by_default {
+        ("devices.allow", "devices.deny")
+    } else {
+        ("devices.deny", "devices.allow")
+    };
+    file::write(&dir.join(all), "a")?;
+    let values =
+        table.exceptions.iter().map(|(device, access)| format!("{} {}", device.text(), access.letters()));
+    file::write_each(&dir.join(rest), values)
+}
+
+fn attach(dir: &std::path::Path, table: &Table) -> Result<()> {
+    let error = |operation| move |source| Error::DeviceProgram { operation, path: dir.to_owned(), source };
+    let cgroup = std::fs::File::open(dir).map_err(Error::io("open", dir))?;
+    let program = sys::load_cgroup_device(&program(table)).map_err(error("load"))?;
+    sys::attach_cgroup_device(&program, &cgroup).map_err(error("attach"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(json: &str) -> Result<Vec<String>> {
+        let rules: Vec<LinuxDeviceCgroup> = serde_json::from_str(json).expect("rules");
+        let mut table = Table::default();
+        for rule in &rules {
+            table.rule(rule).map_err(|reason| Error::Limit { limit: String::new(), reason })?;
+        }
+        let default = if table.allow_by_default { "allow" } else { "deny" };
+        let exceptions =
+            table.exceptions.iter().map(|(device, access)| format!("{} {}", device.text(), access.letters()));
+        Ok(std::iter::once(default.to_owned()).chain(exceptions).collect())
+    }
+
+    #[test]
+    fn rules() {
+        for (json, expected) in [
+            ("[]", &["deny"][..]),
+            (r#"[{"allow":false,"access":"rwm"}]"#, &["deny"]),
+            (r#"[{"allow":true}]"#, &["allow"]),
+            (r#"[{"allow":true,"type":"a","major":-1,"minor":-1,"access":"rwm"}]"#, &["allow"]),
+            (
+                r#"[{"allow":false},{"allow":true,"type":"c","major":1,"minor":3,"access":"r"},
+                    {"allow":true,"type":"c","major":1,"minor":3,"access":"w"},
+                    {"allow":true,"type":"b","major":8,"access":"m"}]"#,
+                &["deny", "b 8:* m", "c 1:3 rw"],
+            ),
+            (
+                r#"[{"allow":true,"type":"c","major":1,"minor":3},{"allow":true,"type":"c","major":1,"minor":5},
+                    {"allow":false,"type":"c","major":1,"minor":3,"access":"w"}]"#,
+                &["deny", "c 1:3 rm", "c 1:5 rwm"],
+            ),
+            (r#"[{"allow":true,"type":"c","major":1,"minor":3},{"allow":false,"type":"c"}]"#, &["deny"]),
+            (r#"[{"allow":true},{"allow":false,"type":"b","major":8}]"#, &["allow", "b 8:* rwm"]),
+            (r#"[{"allow":true,"type":"c","major":1},{"allow":false}]"#, &["deny"]),
+        ] {
+            assert_eq!(table(json).expect(json), expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for json in [
+            r#"[{"allow":true,"type":"c","access":"x"}]"#,
+            r#"[{"allow":true,"type":"p"}]"#,
+            r#"[{"allow":true,"type":"c","major":-2}]"#,
+            r#"[{"allow":true,"type":"c","major":1},{"allow":false,"type":"c","major":1,"minor":3}]"#,
+        ] {
+            assert!(table(json).is_err(), "{json}");
+        }
+    }
+
+    #[test]
+    fn every_container_gets_the_standard_devices() {
+        let table = Table::of_container(&[]).expect("no rules");
+        assert!(!table.allow_by_default);
+        let null = Device { kind: Kind::Char, major: Some(1), minor: Some(3) };
+        assert_eq!(table.exceptions.get(&null), Some(&Access::ALL));
+        assert_eq!(table.exceptions.len(), ALWAYS.len() + 1);
+    }
+
+    #[test]
+    fn a_privileged_container_keeps_all() {
+        let rules: Vec<LinuxDeviceCgroup> = serde_json::from_str(r#"[{"allow":true}]"#).expect("rules");
+        let table = Table::of_container(&rules).expect("rules");
+        assert_eq!(table, Table { allow_by_default: true, exceptions: BTreeMap::new() });
+    }
+}

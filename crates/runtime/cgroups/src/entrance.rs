@@ -1,0 +1,122 @@
+//! Getting a process into a cgroup: the descriptors are opened before the clone, the child walks in itself.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::Write as _,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::fs::OpenOptionsExt,
+    },
+    path::{Path, PathBuf},
+};
+
+use crate::{Cgroup, Error, Result, file};
+
+/// Open descriptors through which a process can enter a cgroup.
+///
+/// On v2 the process is born there: give [`Entrance::birthplace`] to clone3. On v1 the child calls
+/// [`Entrance::enter`], which writes "0" to `tasks`: a thread that moves only itself is spared the kernel's global
+/// lock, whose price is milliseconds, and which writing a pid to cgroup.procs can't avoid. The child must
+/// therefore be single-threaded, as one fresh from clone is.
+#[derive(Debug)]
+pub struct Entrance {
+    v1: Vec<(PathBuf, File)>,
+    v2: Option<(PathBuf, File)>,
+}
+
+impl Cgroup {
+    /// Opens what a process needs to enter.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn entrance(&self) -> Result<Entrance> {
+        self.entrance_below("")
+    }
+
+    /// The same for a cgroup below this one, in every hierarchy (`exec --cgroup`).
+    ///
+    /// # Errors
+    /// [`Error::Io`], if it doesn't exist for example.
+    pub fn entrance_below(&self, below: impl AsRef<Path>) -> Result<Entrance> {
+        let below = below.as_ref();
+        self.entrance_where(|_| below)
+    }
+
+    /// The same, but only the hierarchies of some v1 controllers go below (`exec --cgroup cpu,memory:path`).
+    /// A controller is named as in the mount options; the v2 hierarchy is named "".
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::NoController`] if a controller isn't there.
+    pub fn entrance_by_controller(&self, below: &[(String, PathBuf)]) -> Result<Entrance> {
+        for (name, _) in below {
+            if !self.dirs.iter().any(|dir| is_named(dir, name)) {
+                let limit = format!("the cgroup of controller {name:?}");
+                return Err(Error::Limit { limit, reason: "there is no such hierarchy".to_owned() });
+            }
+        }
+        self.entrance_where(|dir| {
+            below.iter().find(|(name, _)| is_named(dir, name)).map_or(Path::new(""), |(_, path)| path)
+        })
+    }
+
+    fn entrance_where<'a>(&self, below: impl Fn(&crate::Dir) -> &'a Path) -> Result<Entrance> {
+        let mut entrance = Entrance { v1: Vec::with_capacity(self.dirs.len()), v2: None };
+        for dir in &self.dirs {
+            let below = below(dir);
+            // join() with "" would add a slash, and an absolute path would leave the container's cgroup.
+            let below = below.strip_prefix("/").unwrap_or(below);
+            let path = if below.as_os_str().is_empty() { dir.path.clone() } else { dir.path.join(below) };
+            if dir.v2 {
+                let options = nix::libc::O_DIRECTORY | nix::libc::O_PATH;
+                let file = OpenOptions::new().read(true).custom_flags(options).open(&path);
+                entrance.v2 = Some((path.clone(), file.map_err(Error::io("open", path))?));
+            } else {
+                let path = path.join("tasks");
+                let file = OpenOptions::new().write(true).open(&path).map_err(Error::io("open", &path))?;
+                entrance.v1.push((path, file));
+            }
+        }
+        Ok(entrance)
+    }
+
+    /// Moves a process and its threads here, from outside.
+    ///
+    /// # Errors
+    /// [`Error::Write`].
+    pub fn add_pid(&self, pid: i32) -> Result<()> {
+        let pid = pid.to_string();
+        self.dirs.iter().try_for_each(|dir| file::write(&dir.path.join("cgroup.procs"), &pid))
+    }
+}
+
+fn is_named(dir: &crate::Dir, name: &str) -> bool {
+    if dir.v2 { name.is_empty() } else { dir.controllers.names().split(',').any(|known| known == name) }
+}
+
+impl Entrance {
+    /// The v2 directory, for CLONE_INTO_CGROUP.
+    #[must_use]
+    pub fn birthplace(&self) -> Option<BorrowedFd<'_>> {
+        self.v2.as_ref().map(|(_, directory)| directory.as_fd())
+    }
+
+    /// Moves the calling (single-threaded) process here. `born_there`: clone3 was given the birthplace and so has
+    /// done the v2 part.
+    ///
+    /// # Errors
+    /// [`Error::Write`].
+    pub fn enter(&self, born_there: bool) -> Result<()> {
+        for (path, tasks) in &self.v1 {
+            let mut tasks = tasks;
+            tasks.write_all(b"0").map_err(|source| Error::Write {
+                path: path.clone(),
+                value: "0".to_owned(),
+                source,
+            })?;
+        }
+        match &self.v2 {
+            Some((path, _)) if !born_there => file::write(&path.join("cgroup.procs"), "0"),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Why something can't be done to a cgroup.
+
+use std::{io, path::PathBuf};
+
+/// The result of working on a cgroup.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why something can't be done to a cgroup.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No cgroup filesystem is mounted.
+    #[error("no cgroup filesystem is mounted at /sys/fs/cgroup")]
+    NotMounted,
+    /// cgroupsPath isn't absolute, or climbs.
+    #[error("cgroup path {path:?} must be absolute, without \"..\"")]
+    Path {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The cgroup is in use: it has processes.
+    #[error("cgroup {path} is not empty: {count} process(es) found")]
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+        /// How many processes.
+        count: usize,
+    },
+    /// The cgroup is frozen: a new process in it would not run.
+    #[error("cgroup {path} is frozen")]
+    Frozen {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A directory or file can't be worked on.
+    #[error("cannot {operation} {path}")]
+    Io {
+        /// What was to be done.
+        operation: &'static str,
+        /// To which file or directory.
+        path: PathBuf,
+        /// Why it can't be.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel doesn't take the value.
+    #[error("cannot write {value:?} to {path}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The value.
+        value: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The limit needs a controller that isn't there.
+    #[error("cannot set {limit}: cgroup controller {controller} is not available")]
+    NoController {
+        /// The limit, as a path in config.json.
+        limit: String,
+        /// The controller.
+        controller: &'static str,
+    },
+    /// The limit makes no sense, or not on this version of cgroups.
+    #[error("cannot set {limit}: {reason}")]
+    Limit {
+        /// The limit, as a path in config.json.
+        limit: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A limit below what is already used, and checkBeforeUpdate asks not to kill.
+    #[error("memory limit {limit} is below the current usage {usage}")]
+    BelowUsage {
+        /// The limit, in bytes.
+        limit: u64,
+        /// The usage, in bytes.
+        usage: u64,
+    },
+    /// It didn't happen in time.
+    #[error("cgroup {path} did not become {state} within {seconds} s")]
+    Timeout {
+        /// The directory.
+        path: PathBuf,
+        /// The state waited for.
+        state: &'static str,
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// The device program can't be loaded or attached.
+    #[error("cannot {operation} the device program of {path}")]
+    DeviceProgram {
+        /// "load" or "attach".
+        operation: &'static str,
+        /// The cgroup's directory.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// Makes [`Error::Io`] of an I/O error: for `map_err`.
+    pub(crate) fn io(operation: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { operation, path, source }
+    }
+}

@@ -1,0 +1,51 @@
+//! Removing the directories, from the bottom up.
+
+use std::{
+    fs, io,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{Cgroup, Error, Result, file, kill::children};
+
+/// How long a killed process may take to leave.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+impl Cgroup {
+    /// Removes the cgroup and all below it, in every hierarchy, waiting for killed processes to leave. Parents
+    /// stay. What is gone already is no error; a hierarchy that fails doesn't keep the others from being cleared.
+    ///
+    /// # Errors
+    /// [`Error::Io`] (EBUSY if there are processes) of the first directory that can't be removed.
+    pub fn remove(&self) -> Result<()> {
+        let deadline = Instant::now() + DEADLINE;
+        let results: Vec<_> = self.dirs.iter().map(|dir| remove_tree(&dir.path, deadline)).collect();
+        results.into_iter().collect()
+    }
+}
+
+fn remove_tree(path: &Path, deadline: Instant) -> Result<()> {
+    let mut pause = Duration::from_micros(200);
+    loop {
+        let error = match fs::remove_dir(path) {
+            Ok(()) => return Ok(()),
+            Err(error) if file::is_gone(&error) => return Ok(()),
+            Err(error) => error,
+        };
+        if !matches!(error.kind(), io::ErrorKind::ResourceBusy | io::ErrorKind::DirectoryNotEmpty) {
+            return Err(Error::io("remove", path)(error));
+        }
+        let below = children(path)?;
+        for child in &below {
+            remove_tree(child, deadline)?;
+        }
+        if below.is_empty() {
+            if Instant::now() > deadline {
+                return Err(Error::io("remove", path)(error));
+            }
+            thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
+    }
+}
