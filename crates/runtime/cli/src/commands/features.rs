@@ -13,8 +13,7 @@ const MOUNT_OPTIONS: &str = "async atime bind defaults dev diratime dirsync exec
     strictatime suid symfollow sync unbindable";
 
 pub(crate) fn run() -> Result<()> {
-    println!("{}", serde_json::to_string_pretty(&document())?);
-    Ok(())
+    super::print(&serde_json::to_string_pretty(&document())?)
 }
 
 fn document() -> Value {

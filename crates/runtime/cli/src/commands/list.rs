@@ -8,13 +8,13 @@ use crate::args::{Format, List};
 pub(crate) fn run(runtime: &Runtime, options: &List) -> Result<()> {
     let states = runtime.list()?;
     if options.quiet {
-        states.iter().for_each(|state| println!("{}", state.id));
-    } else if options.format == Format::Json {
-        println!("{}", serde_json::to_string(&states)?);
-    } else {
-        print!("{}", table(&states));
+        let ids: Vec<_> = states.iter().map(|state| state.id.as_str()).collect();
+        return if ids.is_empty() { Ok(()) } else { super::print(&ids.join("\n")) };
     }
-    Ok(())
+    if options.format == Format::Json {
+        return super::print(&serde_json::to_string(&states)?);
+    }
+    super::print(table(&states).trim_end())
 }
 
 fn table(states: &[State]) -> String {

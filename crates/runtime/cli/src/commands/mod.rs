@@ -1,8 +1,9 @@
 //! One file per verb that needs more than a line.
 
+use std::io::Write;
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use corten_container::{CreateOptions, Outcome, RunOptions, Runtime};
 
 use crate::args::{Command, Create, Global, Run};
@@ -25,7 +26,7 @@ pub(crate) fn run(global: &Global, command: &Command) -> Result<u8> {
         Command::Exec(exec) => return exec::run(&runtime, exec),
         Command::Kill(kill) => runtime.kill(&kill.id, signal::parse(&kill.signal)?, kill.all)?,
         Command::Delete(delete) => runtime.delete(&delete.id, delete.force)?,
-        Command::State(state) => println!("{}", serde_json::to_string_pretty(&runtime.state(&state.id)?)?),
+        Command::State(state) => print(&serde_json::to_string_pretty(&runtime.state(&state.id)?)?)?,
         Command::List(options) => list::run(&runtime, options)?,
         Command::Ps(options) => ps::run(&runtime, options)?,
         Command::Pause(pause) => runtime.pause(&pause.id)?,
@@ -33,7 +34,7 @@ pub(crate) fn run(global: &Global, command: &Command) -> Result<u8> {
         Command::Update(options) => update::run(&runtime, options)?,
         Command::Features => features::run()?,
         Command::Spec(options) => spec::run(options)?,
-        Command::Version => version(),
+        Command::Version => version()?,
         Command::Events(_) | Command::Checkpoint(_) | Command::Restore(_) => {
             bail!("{} is not supported yet", command.verb());
         }
@@ -78,7 +79,18 @@ fn exit_code(outcome: Outcome) -> u8 {
     }
 }
 
-fn version() {
-    println!("corten version {}", env!("CARGO_PKG_VERSION"));
-    println!("spec: {}", features::OCI_VERSION_MAX);
+fn version() -> Result<()> {
+    print(&format!("corten version {}\nspec: {}", env!("CARGO_PKG_VERSION"), features::OCI_VERSION_MAX))
+}
+
+/// Prints lines. A reader that has seen enough (`corten features | head`) is no failure.
+fn print(text: &str) -> Result<()> {
+    let mut text = text.to_owned();
+    text.push('\n');
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(error).context("can't write to standard output")
+        }
+        _ => Ok(()),
+    }
 }

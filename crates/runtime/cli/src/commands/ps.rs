@@ -10,8 +10,7 @@ use crate::args::{Format, Ps};
 pub(crate) fn run(runtime: &Runtime, options: &Ps) -> Result<()> {
     let pids = runtime.processes(&options.id)?;
     if options.format == Format::Json {
-        println!("{}", serde_json::to_string(&pids)?);
-        return Ok(());
+        return super::print(&serde_json::to_string(&pids)?);
     }
     let default = ["-ef".to_owned()];
     let arguments = if options.options.is_empty() { &default[..] } else { &options.options[..] };
@@ -19,8 +18,7 @@ pub(crate) fn run(runtime: &Runtime, options: &Ps) -> Result<()> {
     if !output.status.success() {
         bail!("ps {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim_end());
     }
-    print!("{}", filter(&String::from_utf8_lossy(&output.stdout), &pids)?);
-    Ok(())
+    super::print(filter(&String::from_utf8_lossy(&output.stdout), &pids)?.trim_end())
 }
 
 /// The header and the lines whose PID is one of `pids`.
