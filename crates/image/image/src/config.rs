@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use corten_distribution::RegistryConfig;
 
@@ -18,6 +19,8 @@ pub struct Config {
     pub max_concurrent_downloads: usize,
     /// Deletes a layer's compressed blob once it is unpacked. Saves disk; the image can't be exported or pushed then.
     pub discard_unpacked_layers: bool,
+    /// How long an interrupted download waits to be continued before garbage collection removes it.
+    pub keep_partial_downloads: Duration,
 }
 
 impl Config {
@@ -29,6 +32,7 @@ impl Config {
             platform: Platform::host(),
             max_concurrent_downloads: 4,
             discard_unpacked_layers: false,
+            keep_partial_downloads: Duration::from_secs(60 * 60),
         }
     }
 }

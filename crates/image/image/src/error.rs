@@ -88,10 +88,85 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
-    /// A pull that this one had joined failed; its error was reported where it began, and the text is repeated here.
-    #[error("{0}")]
-    Joined(std::sync::Arc<Error>),
+    /// The content store as a whole can't be used, or something in it can't be removed.
+    #[error("look after the content store")]
+    Garbage(#[source] corten_content::Error),
+    /// An error that several callers share, because they shared the work.
+    #[error(transparent)]
+    Shared(std::sync::Arc<Error>),
     /// A thread of the library panicked.
     #[error("{0} ended abnormally: this is a bug")]
     Panicked(&'static str),
+}
+
+/// What a caller can do about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The name isn't an image name.
+    InvalidName,
+    /// There's no such image, tag, platform, or snapshot.
+    NotFound,
+    /// The key or name is taken.
+    AlreadyExists,
+    /// Credentials are missing or wrong.
+    Unauthorized,
+    /// The registry can't be reached, or fails: later it may work.
+    Unavailable,
+    /// The disk is full.
+    DiskFull,
+    /// The image is broken, or isn't one: trying again doesn't help.
+    BadImage,
+    /// Everything else.
+    Internal,
+}
+
+impl Error {
+    /// Sorts the error.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        use corten_distribution::Error as D;
+        use corten_snapshot::Error as S;
+        if self.is_disk_full() {
+            return ErrorKind::DiskFull;
+        }
+        match self {
+            Error::Shared(error) => error.kind(),
+            Error::InvalidReference(_) => ErrorKind::InvalidName,
+            Error::NoPlatform { .. } => ErrorKind::NotFound,
+            Error::BadImage { .. } | Error::Layer { .. } => ErrorKind::BadImage,
+            Error::Registry { source, .. } => match source {
+                D::InvalidReference(_) => ErrorKind::InvalidName,
+                D::NotFound { .. } => ErrorKind::NotFound,
+                D::Unauthorized { .. } => ErrorKind::Unauthorized,
+                D::DigestMismatch { .. } | D::SizeMismatch { .. } | D::TooLarge { .. } | D::Schema1(_) => {
+                    ErrorKind::BadImage
+                }
+                _ => ErrorKind::Unavailable,
+            },
+            Error::Content { source, .. } => match source {
+                corten_content::Error::Io { .. } | corten_content::Error::Busy { .. } => ErrorKind::Internal,
+                _ => ErrorKind::BadImage,
+            },
+            Error::Snapshot { source, .. } => match source {
+                S::NotFound(_) => ErrorKind::NotFound,
+                S::Exists(_) => ErrorKind::AlreadyExists,
+                _ => ErrorKind::Internal,
+            },
+            _ => ErrorKind::Internal,
+        }
+    }
+
+    /// Whether the disk, or a quota, is full, wherever in the chain of causes that is said.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        let mut next: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = next {
+            if let Some(error) = error.downcast_ref::<io::Error>() {
+                return matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+            }
+            next = error.source();
+        }
+        false
+    }
 }

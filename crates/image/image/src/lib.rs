@@ -12,16 +12,24 @@
 //! a chain of committed snapshots. Everything else is found from these.
 #![forbid(unsafe_code)]
 
+mod catalog;
 mod config;
 mod error;
+mod flight;
+mod gc;
 mod image;
 mod images;
+mod layer;
+mod lease;
+mod manifest;
 mod progress;
+mod pull;
+mod rootfs;
 
 pub use config::{Config, Platform};
 pub use corten_distribution::{Auth, Digest, InvalidReference, Reference, Registry, RegistryConfig};
-pub use corten_snapshot::{Mount, Usage};
-pub use error::Error;
+pub use corten_snapshot::{Mount, Snapshotter, Usage};
+pub use error::{Error, ErrorKind};
 pub use image::{FsInfo, Image};
 pub use images::{Images, PullOptions, Removed};
 pub use progress::{LayerProgress, Phase, Progress};

@@ -1,0 +1,100 @@
+//! Garbage collection: what no image, container or pull in flight needs is removed.
+//!
+//! Roots are the images in the catalog, the snapshots of containers, and the leases of pulls. Marking and sweeping happen behind the gate at
+//! which leases are taken, so nothing that a pull has just found is swept. Sweeping is quick: names go, disk space follows outside the gate.
+
+use std::collections::BTreeSet;
+
+use corten_content::Digest;
+use corten_snapshot::{Error as SnapshotError, Info, Kind};
+
+use crate::images::{Inner, UNPACK_PREFIX};
+use crate::{Error, Result};
+
+/// Removes all garbage. Everything is tried; the first error is returned.
+pub(crate) fn collect(inner: &Inner) -> Result<()> {
+    let swept = {
+        let _gate = inner.leases.gate.blocking_lock();
+        // Leases first: a pull puts its image into the catalog before it gives up its lease.
+        let needs = inner.leases.needs();
+        let (mut blobs, mut snapshots) = inner.catalog.roots();
+        blobs.extend(needs.blobs);
+        snapshots.extend(needs.snapshots);
+        let first = sweep_snapshots(inner, snapshots);
+        first.and(sweep_blobs(inner, &blobs))
+    };
+    let cleaned = inner.snapshotter.cleanup().map(drop).map_err(|source| Error::Snapshot {
+        operation: "give back disk space",
+        subject: "removed snapshots".to_owned(),
+        source,
+    });
+    let partials = inner.content.cleanup(inner.config.keep_partial_downloads).map(drop).map_err(garbage);
+    swept.and(cleaned).and(partials)
+}
+
+/// At the start nothing is in flight, so what a killed process was unpacking is garbage.
+pub(crate) fn remove_leftovers(inner: &Inner) -> Result<()> {
+    for info in inner.snapshotter.walk() {
+        if info.key.starts_with(UNPACK_PREFIX) {
+            inner.snapshotter.remove(&info.key).map_err(|e| unremovable(&info.key, e))?;
+        }
+    }
+    collect(inner)
+}
+
+fn sweep_blobs(inner: &Inner, keep: &BTreeSet<Digest>) -> Result<()> {
+    let mut result = Ok(());
+    for blob in inner.content.list().map_err(garbage)? {
+        if !keep.contains(&blob.digest) {
+            result = result.and(inner.content.delete(&blob.digest).map_err(garbage));
+        }
+    }
+    result
+}
+
+fn sweep_snapshots(inner: &Inner, mut keep: BTreeSet<String>) -> Result<()> {
+    let all = inner.snapshotter.walk();
+    let find =
+        |name: &str| all.binary_search_by(|info| info.key.as_str().cmp(name)).ok().and_then(|i| all.get(i));
+    for info in all.iter().filter(|info| info.kind != Kind::Committed) {
+        keep.extend(info.parent.clone());
+    }
+    // Whatever is kept keeps what is below it.
+    let mut below: Vec<String> = keep.iter().cloned().collect();
+    while let Some(name) = below.pop() {
+        if let Some(parent) = find(&name).and_then(|info| info.parent.clone())
+            && keep.insert(parent.clone())
+        {
+            below.push(parent);
+        }
+    }
+    let mut garbage: Vec<&Info> =
+        all.iter().filter(|info| info.kind == Kind::Committed && !keep.contains(&info.key)).collect();
+    let mut result = Ok(());
+    // Children go before their parents; each round removes those that nobody builds on.
+    while !garbage.is_empty() {
+        let parents: BTreeSet<_> = garbage.iter().filter_map(|info| info.parent.as_deref()).collect();
+        let (later, now): (Vec<&Info>, Vec<&Info>) =
+            garbage.iter().partition(|info| parents.contains(info.key.as_str()));
+        if now.is_empty() {
+            break;
+        }
+        for info in now {
+            match inner.snapshotter.remove(&info.key) {
+                // A container was made over it since we looked.
+                Ok(()) | Err(SnapshotError::HasChildren { .. }) => {}
+                Err(error) => result = result.and(Err(unremovable(&info.key, error))),
+            }
+        }
+        garbage = later;
+    }
+    result
+}
+
+fn unremovable(key: &str, source: SnapshotError) -> Error {
+    Error::Snapshot { operation: "remove the snapshot", subject: key.to_owned(), source }
+}
+
+fn garbage(source: corten_content::Error) -> Error {
+    Error::Garbage(source)
+}
