@@ -3,11 +3,11 @@
 //! Written before the first plugin runs (then without a result) and again when the result is there.
 
 use std::{
-    fs::{self, File},
-    io::{self, Write},
+    fs, io,
     path::{Path, PathBuf},
 };
 
+use corten_state::{Durability, write_atomic};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -37,7 +37,7 @@ impl Record {
         let failed = |source: io::Error| Error::Record { operation: "save", path: path.clone(), source };
         fs::create_dir_all(dir).map_err(failed)?;
         let text = serde_json::to_vec(self).map_err(|e| failed(e.into()))?;
-        replace(dir, &path, &text).map_err(failed)
+        write_atomic(&path, &text, Durability::Synced).map_err(|e| failed(io::Error::other(e)))
     }
 
     /// Reads the record of a pod; none if there was no ADD, or DEL is done.
@@ -78,20 +78,12 @@ impl Record {
         let mut ids = Vec::new();
         for entry in entries {
             let name = entry.map_err(failed)?.file_name();
-            ids.extend(name.to_str().and_then(|n| n.strip_suffix(&suffix)).map(str::to_owned));
+            let id = name.to_str().and_then(|name| name.strip_suffix(&suffix));
+            // A leading dot is a record that a crash kept from its name.
+            ids.extend(id.filter(|id| !id.starts_with('.')).map(str::to_owned));
         }
         Ok(ids)
     }
-}
-
-/// The old text or the new one is there after a crash, nothing between.
-fn replace(dir: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension("tmp");
-    let mut file = File::create(&temporary)?;
-    file.write_all(text)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    File::open(dir)?.sync_all()
 }
 
 fn path(dir: &Path, id: &str) -> PathBuf {
