@@ -78,7 +78,8 @@ impl Launch {
             return Ok(());
         }
         let message = self.log.read().ok().and_then(|log| last_error(&log));
-        let message = message.unwrap_or_else(|| format!("ended with status {} and logged no error", exited.status));
+        let message =
+            message.unwrap_or_else(|| format!("ended with status {} and logged no error", exited.status));
         let kind = classify(&message);
         Err(Error::Failed { binary: self.binary, verb: self.verb, id: self.id, kind, message })
     }
@@ -212,7 +213,13 @@ impl Runtime {
         self.launch(verb, id, arguments, null())?.done().await
     }
 
-    fn launch(&self, verb: &'static str, id: &str, arguments: Vec<OsString>, io: Io) -> Result<Launch, Error> {
+    fn launch(
+        &self,
+        verb: &'static str,
+        id: &str,
+        arguments: Vec<OsString>,
+        io: Io,
+    ) -> Result<Launch, Error> {
         let mut command = self.command();
         command.arg(verb).args(arguments);
         let io = match io {
@@ -257,9 +264,8 @@ impl Runtime {
 
     fn started(&self, verb: &'static str, id: &str, pid_file: &Path) -> Result<Started, Error> {
         let what = "the PID file";
-        let read = std::fs::read_to_string(pid_file).and_then(|text| {
-            text.trim().parse().map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
-        });
+        let read = std::fs::read_to_string(pid_file)
+            .and_then(|text| text.trim().parse().map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e)));
         let pid = read.map_err(|source| Error::Result { verb, id: id.to_owned(), what, source })?;
         Ok(Started { pid, exit: self.reaper.watch(pid) })
     }

@@ -7,13 +7,7 @@ macro_rules! generated {
 }
 
 /// containerd's API.
-#[allow(
-    missing_docs,
-    unreachable_pub,
-    rustdoc::all,
-    clippy::all,
-    reason = "generated from proto/containerd"
-)]
+#[allow(missing_docs, unreachable_pub, rustdoc::all, clippy::all, reason = "generated from proto/containerd")]
 pub mod containerd {
     pub mod types {
         generated!("containerd.types.rs");

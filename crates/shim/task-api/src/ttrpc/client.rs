@@ -123,7 +123,12 @@ impl Client {
             .map_err(|e| Status::new(Code::Internal, format!("{method}: decode the answer: {e}")))
     }
 
-    async fn exchange(&self, method: &str, data: Vec<u8>, timeout: Option<Duration>) -> Result<Vec<u8>, Status> {
+    async fn exchange(
+        &self,
+        method: &str,
+        data: Vec<u8>,
+        timeout: Option<Duration>,
+    ) -> Result<Vec<u8>, Status> {
         let lost = || Status::new(Code::Unavailable, format!("{method}: the connection is lost"));
         let stream = self.shared.next.fetch_add(2, Ordering::Relaxed);
         let (sender, answer) = oneshot::channel();
@@ -135,7 +140,9 @@ impl Client {
             None => answer.await.map_err(|_| lost())?,
             Some(timeout) => tokio::time::timeout(timeout, answer)
                 .await
-                .map_err(|_| Status::new(Code::DeadlineExceeded, format!("{method}: no answer in {timeout:?}")))?
+                .map_err(|_| {
+                    Status::new(Code::DeadlineExceeded, format!("{method}: no answer in {timeout:?}"))
+                })?
                 .map_err(|_| lost())?,
         }
     }

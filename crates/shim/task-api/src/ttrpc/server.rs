@@ -36,7 +36,10 @@ impl Call {
     /// InvalidArgument when it isn't one.
     pub fn message<M: Message + Default>(&self) -> Result<M, Status> {
         M::decode(self.payload.as_slice()).map_err(|e| {
-            Status::new(Code::InvalidArgument, format!("{}.{}: decode the request: {e}", self.service, self.method))
+            Status::new(
+                Code::InvalidArgument,
+                format!("{}.{}: decode the request: {e}", self.service, self.method),
+            )
         })
     }
 
@@ -108,7 +111,8 @@ impl<R: Router> Server<R> {
                 Ok(None) => break Ok(()),
                 Err(FrameError::TooLong { stream, kind, length }) => {
                     if kind == 1 {
-                        let why = format!("message of {length} bytes is longer than the {MAX_MESSAGE} allowed");
+                        let why =
+                            format!("message of {length} bytes is longer than the {MAX_MESSAGE} allowed");
                         refuse(&answers, stream, Status::new(Code::ResourceExhausted, why));
                     }
                 }
@@ -127,7 +131,11 @@ impl<R: Router> Server<R> {
             return refuse(answers, stream, Status::new(Code::InvalidArgument, "expected a request"));
         }
         if stream % 2 == 0 {
-            return refuse(answers, stream, Status::new(Code::InvalidArgument, "a client's stream ids are odd"));
+            return refuse(
+                answers,
+                stream,
+                Status::new(Code::InvalidArgument, "a client's stream ids are odd"),
+            );
         }
         let request = match Request::decode(frame.data.as_slice()) {
             Ok(request) => request,

@@ -1,0 +1,72 @@
+//! `delete`: a shim was killed, this clears up after it. Prints containerd's DeleteResponse.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Context, anyhow};
+use corten_runtime_client::{Kind, Reaper, Runtime};
+use corten_task_api::proto::containerd::task::v3::DeleteResponse;
+use corten_task_api::time::{now_ns, to_timestamp};
+use prost::Message;
+use tokio::task::LocalSet;
+
+use crate::args::Args;
+use crate::bundle::{self, ExitRecord, RuntimeRecord};
+use crate::mounts;
+
+/// Kills and deletes the container, unmounts its root file system. What is gone already is no error.
+///
+/// # Errors
+/// What couldn't be taken away.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let bundle = match &args.bundle {
+        Some(bundle) => bundle.clone(),
+        None => std::env::current_dir().context("find the bundle")?,
+    };
+    let deleted = delete_container(args, &bundle);
+    // The rest even if that failed: as little as possible shall be left.
+    let unmounted = mounts::unmount_all(&bundle.join("rootfs"));
+    let exit = bundle::read(&bundle, "exit.json").unwrap_or(ExitRecord {
+        exit_status: 137,
+        exited_at_ns: now_ns(),
+        oom_killed: false,
+    });
+    deleted?;
+    unmounted?;
+    let pid = std::fs::read_to_string(bundle.join("init.pid")).ok().and_then(|t| t.trim().parse().ok());
+    let answer = DeleteResponse {
+        pid: pid.unwrap_or(0),
+        exit_status: exit.exit_status,
+        exited_at: to_timestamp(exit.exited_at_ns),
+    };
+    std::io::stdout().write_all(&answer.encode_to_vec()).context("print the answer")
+}
+
+fn delete_container(args: &Args, bundle: &PathBuf) -> anyhow::Result<()> {
+    let record = bundle::read::<RuntimeRecord>(bundle, "runtime.json");
+    if record.is_none() && !bundle.join("init.pid").exists() && args.runtime_root.is_none() {
+        return Ok(()); // no container was ever created here
+    }
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start tokio")?;
+    LocalSet::new().block_on(&tokio, async {
+        let (reaper, children) = Reaper::new().context("watch children")?;
+        tokio::task::spawn_local(reaper.clone().run(children));
+        let record = record.unwrap_or(RuntimeRecord {
+            binary: args.runtime.to_string_lossy().into_owned(),
+            root: args.runtime_root.as_ref().map(|r| r.to_string_lossy().into_owned()),
+            systemd_cgroup: false,
+        });
+        let runtime = Runtime {
+            binary: record.binary.into(),
+            root: record.root.map(Into::into),
+            systemd_cgroup: record.systemd_cgroup,
+            no_pivot: false,
+            no_new_keyring: false,
+            reaper,
+        };
+        match runtime.delete(&args.id, true).await {
+            Err(error) if error.kind() != Kind::NotFound => Err(anyhow!(error)),
+            _ => Ok(()),
+        }
+    })
+}

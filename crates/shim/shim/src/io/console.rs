@@ -1,0 +1,155 @@
+//! Terminals: getting the master from the runtime, copying between it and the client.
+
+use std::cell::Cell;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use corten_task_api::ttrpc::{Code, Status};
+use nix::errno::Errno;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::UnixListener;
+
+use super::ProcessIo;
+use super::log::{set_nonblocking, watch_fd};
+use super::open::{append, both_ends, is_fifo};
+use super::uri::Uri;
+use crate::error;
+
+const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
+/// The runtime sends the master before it ends, so it is there when we look.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where a runtime sends a terminal's master.
+#[derive(Debug)]
+pub(super) struct ConsoleSocket {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Drop for ConsoleSocket {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path); // nothing can be done about it
+    }
+}
+
+impl ConsoleSocket {
+    pub(super) fn bind(dir: &Path) -> Result<Self, Status> {
+        thread_local!(static NEXT: Cell<u64> = const { Cell::new(0) });
+        let number = NEXT.replace(NEXT.get() + 1);
+        let path = dir.join(format!("{}-{number}.pty", std::process::id()));
+        let failed = |e| error::io(format!("bind the console socket {}", path.display()), &e);
+        std::fs::DirBuilder::new().recursive(true).mode(0o711).create(dir).map_err(failed)?;
+        let listener = UnixListener::bind(&path).map_err(failed)?;
+        Ok(Self { listener, path })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) async fn receive(&self) -> Result<OwnedFd, Status> {
+        let received = async {
+            let (socket, _) = self.listener.accept().await?;
+            socket
+                .async_io(Interest::READABLE, || corten_sys::fds::receive(socket.as_fd(), &mut [0; 512]))
+                .await
+        };
+        let (_, fds) = tokio::time::timeout(PATIENCE, received)
+            .await
+            .map_err(|_| Status::new(Code::Internal, "the runtime has sent no terminal"))?
+            .map_err(|e| error::io("receive the terminal", &e))?;
+        fds.into_iter().next().ok_or_else(|| Status::new(Code::Internal, "the runtime has sent no terminal"))
+    }
+}
+
+/// A terminal's master.
+#[derive(Debug)]
+pub(super) struct Console {
+    master: AsyncFd<OwnedFd>,
+}
+
+impl Console {
+    pub(super) fn new(master: OwnedFd) -> Result<Self, Status> {
+        let watched = set_nonblocking(&master).and_then(|()| watch_fd(master, BOTH));
+        Ok(Self { master: watched.map_err(|e| error::io("watch the terminal", &e))? })
+    }
+
+    pub(super) fn resize(&self, rows: u16, columns: u16) -> io::Result<()> {
+        corten_sys::pty::set_size(self.master.as_fd(), rows, columns)
+    }
+}
+
+impl ProcessIo {
+    pub(super) fn connect(&self, console: &Rc<Console>, stdin: &Uri, stdout: &Uri) -> Result<(), Status> {
+        *self.console.borrow_mut() = Some(Rc::clone(console));
+        let watch = |e| error::io("copy the terminal", &e);
+        if let Uri::Fifo(path) = stdin {
+            let fifo = watch_fd(both_ends(path).map_err(watch)?.into(), BOTH).map_err(watch)?;
+            let console = Rc::clone(console);
+            let copier = tokio::task::spawn_local(async move { copy(&fifo, &console.master).await });
+            *self.stdin_copier.borrow_mut() = Some(copier.abort_handle());
+        }
+        if let (Uri::Cri { .. }, Some(log)) = (stdout, &self.log) {
+            let source = console.master.as_fd().try_clone_to_owned().map_err(watch)?;
+            let stream = super::log::Stream::new(source, "stdout", Rc::clone(log)).map_err(watch)?;
+            self.streams.borrow_mut().push(Rc::clone(&stream));
+            self.copiers.borrow_mut().push(tokio::task::spawn_local(stream.run()).abort_handle());
+            return Ok(());
+        }
+        let sink = sink(stdout).map_err(watch)?;
+        let console = Rc::clone(console);
+        let copier = tokio::task::spawn_local(async move {
+            match sink {
+                Sink::Fifo(fifo) => copy(&console.master, &fifo).await,
+                Sink::File(mut file) => write_to(&console.master, &mut file).await,
+            }
+        });
+        self.copiers.borrow_mut().push(copier.abort_handle());
+        Ok(())
+    }
+}
+
+enum Sink {
+    Fifo(AsyncFd<OwnedFd>),
+    File(std::fs::File),
+}
+
+fn sink(uri: &Uri) -> io::Result<Sink> {
+    match uri {
+        Uri::Fifo(path) if is_fifo(path) => Ok(Sink::Fifo(watch_fd(both_ends(path)?.into(), BOTH)?)),
+        Uri::Fifo(path) | Uri::File(path) | Uri::Cri { path, .. } => append(path).map(Sink::File),
+        Uri::Null => std::fs::OpenOptions::new().write(true).open("/dev/null").map(Sink::File),
+    }
+}
+
+async fn read(from: &AsyncFd<OwnedFd>, buffer: &mut [u8]) -> io::Result<usize> {
+    from.async_io(Interest::READABLE, |fd| nix::unistd::read(fd, buffer).map_err(Errno::into)).await
+}
+
+/// Copies until either side ends.
+async fn copy(from: &AsyncFd<OwnedFd>, to: &AsyncFd<OwnedFd>) {
+    let mut buffer = [0; 1024];
+    while let Ok(n @ 1..) = read(from, &mut buffer).await {
+        let mut rest = &buffer[..n];
+        while !rest.is_empty() {
+            let written =
+                to.async_io(Interest::WRITABLE, |fd| nix::unistd::write(fd, rest).map_err(Errno::into)).await;
+            match written {
+                Ok(n) => rest = &rest[n..],
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+async fn write_to(from: &AsyncFd<OwnedFd>, file: &mut std::fs::File) {
+    let mut buffer = [0; 1024];
+    while let Ok(n @ 1..) = read(from, &mut buffer).await {
+        let _ = io::Write::write_all(file, &buffer[..n]); // a full disk doesn't stop the container
+    }
+}

@@ -1,0 +1,84 @@
+//! Delete: forgets a process that has ended; with a container's init, the container.
+
+use std::rc::Rc;
+
+use corten_runtime_client::Kind;
+use corten_task_api::proto::containerd::events::TaskDelete;
+use corten_task_api::proto::containerd::task::v3::{DeleteRequest, DeleteResponse};
+use corten_task_api::time::to_timestamp;
+use corten_task_api::ttrpc::Status;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::serve::Shim;
+use crate::task::{Phase, Process, Task};
+use crate::{error, mounts};
+
+pub(super) async fn delete(shim: &Shim, request: DeleteRequest) -> Result<DeleteResponse, Status> {
+    let task = shim.task(&request.id)?;
+    if request.exec_id.is_empty() {
+        return delete_task(shim, &task).await;
+    }
+    let process = task.process(&request.exec_id)?;
+    if !matches!(process.phase(), Phase::New | Phase::Stopped { .. }) {
+        let phase = process.phase().name();
+        return Err(error::precondition(format!(
+            "delete exec {} of {}: it is {phase}",
+            request.exec_id, task.id
+        )));
+    }
+    task.execs.borrow_mut().remove(&request.exec_id);
+    Ok(answer(shim, &task, &process, &request.exec_id))
+}
+
+async fn delete_task(shim: &Shim, task: &Rc<Task>) -> Result<DeleteResponse, Status> {
+    if task.deleting.replace(true) {
+        return Err(error::precondition(format!("container {} is being deleted", task.id)));
+    }
+    let result = delete_container(task).await;
+    task.deleting.set(false);
+    result?;
+    shim.tasks.borrow_mut().remove(&task.id);
+    let answer = answer(shim, task, &task.init, "");
+    drop(task.init.io.take());
+    Ok(answer)
+}
+
+async fn delete_container(task: &Task) -> Result<(), Status> {
+    match task.init.phase() {
+        Phase::Stopped { .. } => {}
+        Phase::Created { pid } => {
+            // Never started: nobody will miss it.
+            let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL); // it may be ending
+            task.init.until(Phase::exit).await;
+        }
+        phase => {
+            let what = format!("delete container {}: it is {}", task.id, phase.name());
+            return Err(error::precondition(what));
+        }
+    }
+    match task.runtime.delete(&task.id, false).await {
+        Err(error) if error.kind() == Kind::NotFound => {}
+        Err(error) => return Err(error::runtime(&error)),
+        Ok(()) => {}
+    }
+    mounts::unmount_all(&task.rootfs())
+}
+
+fn answer(shim: &Shim, task: &Task, process: &Process, exec_id: &str) -> DeleteResponse {
+    let phase = process.phase();
+    let exit = phase.exit();
+    let (exit_status, exited_at) =
+        exit.map_or((0, None), |exit| (exit.exit_status, to_timestamp(exit.exited_at_ns)));
+    if exec_id.is_empty() {
+        let event = TaskDelete {
+            container_id: task.id.clone(),
+            pid: phase.pid(),
+            exit_status,
+            exited_at,
+            id: String::new(),
+        };
+        shim.events.publish("delete", "TaskDelete", &event);
+    }
+    DeleteResponse { pid: phase.pid(), exit_status, exited_at }
+}

@@ -1,0 +1,104 @@
+//! The services, one file per call that is more than a few lines.
+
+mod corten;
+mod create;
+mod delete;
+mod exec;
+mod exec_sync;
+mod kill;
+mod pod_pid_namespace;
+mod query;
+mod start;
+mod update;
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use corten_task_api::services::{CORTEN, TASK};
+use corten_task_api::ttrpc::{Call, Router, Status, respond};
+use tokio::sync::Notify;
+
+use crate::error;
+use crate::serve::Shim;
+
+/// Finds the method for a call.
+#[derive(Debug)]
+pub(crate) struct Service {
+    pub(crate) shim: Rc<Shim>,
+}
+
+impl Router for Service {
+    async fn call(self: Rc<Self>, call: Call) -> Result<Vec<u8>, Status> {
+        if TASK.contains(&call.service.as_str()) {
+            self.task(&call).await
+        } else if call.service == CORTEN {
+            self.corten(&call).await
+        } else {
+            Err(Status::new(
+                corten_task_api::ttrpc::Code::Unimplemented,
+                format!("no service {:?}", call.service),
+            ))
+        }
+    }
+}
+
+impl Service {
+    async fn task(&self, call: &Call) -> Result<Vec<u8>, Status> {
+        let shim = &self.shim;
+        match call.method.as_str() {
+            "Create" => respond(call, |q| create::create(shim, q)).await,
+            "Start" => respond(call, |q| start::start(shim, q)).await,
+            "Delete" => respond(call, |q| delete::delete(shim, q)).await,
+            "Exec" => respond(call, async |q| exec::exec(shim, q)).await,
+            "Kill" => respond(call, |q| kill::kill(shim, q)).await,
+            "Wait" => respond(call, |q| query::wait(shim, q, call)).await,
+            "State" => respond(call, async |q| query::state(shim, &q)).await,
+            "Pids" => respond(call, async |q| query::pids(shim, &q)).await,
+            "Stats" => respond(call, async |q| query::stats(shim, &q)).await,
+            "Connect" => respond(call, async |q| query::connect(shim, &q)).await,
+            "CloseIO" => respond(call, async |q| update::close_io(shim, &q)).await,
+            "ResizePty" => respond(call, async |q| update::resize_pty(shim, &q)).await,
+            "Pause" => respond(call, |q| update::pause(shim, q)).await,
+            "Resume" => respond(call, |q| update::resume(shim, q)).await,
+            "Update" => respond(call, |q| update::update(shim, q)).await,
+            "Shutdown" => respond(call, async |q| self.shutdown(&q)).await,
+            _ => Err(call.unimplemented()),
+        }
+    }
+
+    async fn corten(&self, call: &Call) -> Result<Vec<u8>, Status> {
+        let shim = &self.shim;
+        match call.method.as_str() {
+            "ExecSync" => respond(call, |q| exec_sync::exec_sync(shim, q, call)).await,
+            "ReopenLog" => respond(call, async |q| corten::reopen_log(shim, &q)).await,
+            "List" => respond(call, async |()| Ok(corten::list(shim))).await,
+            "CreatePidNamespace" => respond(call, async |()| pod_pid_namespace::create(shim)).await,
+            _ => Err(call.unimplemented()),
+        }
+    }
+
+    /// Goes when nothing is left to look after, or when told `now`. May be called again and again.
+    fn shutdown(
+        &self,
+        request: &corten_task_api::proto::containerd::task::v3::ShutdownRequest,
+    ) -> Result<(), Status> {
+        if request.now || self.shim.tasks.borrow().is_empty() {
+            let shim = Rc::clone(&self.shim);
+            tokio::task::spawn_local(async move {
+                // The answer first.
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                Notify::notify_one(&shim.leave);
+            });
+        }
+        Ok(())
+    }
+}
+
+/// An id becomes part of paths and command lines.
+fn check_id(what: &str, id: &str) -> Result<(), Status> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '+');
+    if id.is_empty() || id.len() > 255 || !id.chars().all(allowed) || id.starts_with(['.', '-']) {
+        return Err(error::invalid(format!("{what} {id:?} isn't 1 to 255 letters, digits, -, _, . or +")));
+    }
+    Ok(())
+}

@@ -1,0 +1,109 @@
+//! Start: lets a created container run its program, or runs an exec.
+
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use corten_task_api::proto::containerd::events::{TaskExecStarted, TaskStart};
+use corten_task_api::proto::containerd::task::v3::{StartRequest, StartResponse};
+use corten_task_api::time::now_ns;
+use corten_task_api::ttrpc::Status;
+
+use crate::io::ProcessIo;
+use crate::serve::Shim;
+use crate::task::{Phase, Process, Task};
+use crate::{error, exit};
+
+pub(super) async fn start(shim: &Rc<Shim>, request: StartRequest) -> Result<StartResponse, Status> {
+    let task = shim.task(&request.id)?;
+    let process = task.process(&request.exec_id)?;
+    let pid = match request.exec_id.as_str() {
+        "" => start_init(shim, &task).await?,
+        exec_id => start_exec(shim, &task, exec_id, &process).await?,
+    };
+    Ok(StartResponse { pid })
+}
+
+async fn start_init(shim: &Shim, task: &Task) -> Result<u32, Status> {
+    let Phase::Created { pid } = task.init.phase() else {
+        let phase = task.init.phase().name();
+        return Err(error::precondition(format!("start container {}: it is {phase}", task.id)));
+    };
+    task.init.set(Phase::Starting { pid });
+    let started = task.runtime.start(&task.id).await;
+    // If it has ended and nobody waited any longer for us to get here, Stopped stays.
+    let starting = matches!(task.init.phase(), Phase::Starting { .. });
+    match started {
+        Ok(()) => {
+            shim.events.publish("start", "TaskStart", &TaskStart { container_id: task.id.clone(), pid });
+            if starting {
+                task.init.set(Phase::Running { pid, started_at_ns: now_ns() });
+            }
+            Ok(pid)
+        }
+        Err(error) => {
+            if starting {
+                task.init.set(Phase::Created { pid });
+            }
+            Err(error::runtime(&error))
+        }
+    }
+}
+
+async fn start_exec(
+    shim: &Rc<Shim>,
+    task: &Rc<Task>,
+    exec_id: &str,
+    process: &Rc<Process>,
+) -> Result<u32, Status> {
+    task.require_running("start an exec")?;
+    if process.phase() != Phase::New {
+        let phase = process.phase().name();
+        return Err(error::precondition(format!("start exec {exec_id} of {}: it is {phase}", task.id)));
+    }
+    process.set(Phase::Starting { pid: 0 });
+    match run_exec(shim, task, exec_id, process).await {
+        Ok(pid) => {
+            let event = TaskExecStarted { container_id: task.id.clone(), exec_id: exec_id.to_owned(), pid };
+            shim.events.publish("exec-started", "TaskExecStarted", &event);
+            process.set(Phase::Running { pid, started_at_ns: now_ns() });
+            Ok(pid)
+        }
+        Err(error) => {
+            process.set(Phase::New);
+            Err(error)
+        }
+    }
+}
+
+async fn run_exec(
+    shim: &Rc<Shim>,
+    task: &Rc<Task>,
+    exec_id: &str,
+    process: &Rc<Process>,
+) -> Result<u32, Status> {
+    let (io, for_runtime) = ProcessIo::open(&process.stdio, &shim.socket_dir)?;
+    let pid_file = pid_file(task);
+    let _hold = shim.reaper.hold();
+    let launch =
+        task.runtime.exec(&task.id, &process.spec, &pid_file, for_runtime).map_err(|e| error::runtime(&e))?;
+    let started = task.runtime.exec_started(launch, &pid_file).await.map_err(|e| error::runtime(&e))?;
+    io.started().await?;
+    *process.io.borrow_mut() = Some(Rc::new(io));
+    let pid = started.pid;
+    let watch = exit::watch_exec(
+        Rc::clone(shim),
+        Rc::clone(task),
+        exec_id.to_owned(),
+        Rc::clone(process),
+        started.exit,
+    );
+    tokio::task::spawn_local(watch);
+    Ok(pid)
+}
+
+/// A name that isn't taken, in the bundle.
+pub(super) fn pid_file(task: &Task) -> PathBuf {
+    thread_local!(static NEXT: std::cell::Cell<u64> = const { std::cell::Cell::new(0) });
+    let number = NEXT.replace(NEXT.get() + 1);
+    task.bundle.join(format!("exec-{number}.pid"))
+}

@@ -1,0 +1,178 @@
+//! Tasks, their processes, and the states these go through.
+//!
+//! ```text
+//! New ─create─▶ Creating ─▶ Created ─start─▶ Starting ─▶ Running ─▶ Stopped
+//!                   │           ╰───────── killed ─────────────────────▲
+//!                   ╰─ failed: the task (or exec) is forgotten
+//! ```
+//!
+//! An exec begins as New and is created by start: New ─start─▶ Starting.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use corten_runtime_client::Runtime;
+use corten_task_api::proto::containerd::v1::types::Status as WireStatus;
+use corten_task_api::ttrpc::Status;
+use tokio::sync::Notify;
+
+use crate::bundle::ExitRecord;
+use crate::cgroup::Cgroup;
+use crate::error;
+use crate::io::{ProcessIo, Stdio};
+
+/// Where a process stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Nothing has been started.
+    New,
+    /// The runtime creates it.
+    Creating,
+    /// A container's init that waits for start.
+    Created { pid: u32 },
+    /// The runtime starts it. An exec has no PID yet.
+    Starting { pid: u32 },
+    /// Its program runs.
+    Running { pid: u32, started_at_ns: i64 },
+    /// It has ended.
+    Stopped { pid: u32, started_at_ns: i64, exit: ExitRecord },
+}
+
+impl Phase {
+    pub(crate) fn pid(self) -> u32 {
+        match self {
+            Self::New | Self::Creating => 0,
+            Self::Created { pid }
+            | Self::Starting { pid }
+            | Self::Running { pid, .. }
+            | Self::Stopped { pid, .. } => pid,
+        }
+    }
+
+    pub(crate) fn exit(self) -> Option<ExitRecord> {
+        match self {
+            Self::Stopped { exit, .. } => Some(exit),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn started_at_ns(self) -> i64 {
+        match self {
+            Self::Running { started_at_ns, .. } | Self::Stopped { started_at_ns, .. } => started_at_ns,
+            _ => 0,
+        }
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Creating => "being created",
+            Self::Created { .. } => "created",
+            Self::Starting { .. } => "being started",
+            Self::Running { .. } => "running",
+            Self::Stopped { .. } => "stopped",
+        }
+    }
+}
+
+/// A container's init or an exec.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) stdio: Stdio,
+    /// The process to run, when it is an exec.
+    pub(crate) spec: Vec<u8>,
+    pub(crate) io: RefCell<Option<Rc<ProcessIo>>>,
+    phase: Cell<Phase>,
+    changed: Notify,
+}
+
+impl Process {
+    pub(crate) fn new(stdio: Stdio, spec: Vec<u8>) -> Rc<Self> {
+        Rc::new(Self {
+            stdio,
+            spec,
+            io: RefCell::new(None),
+            phase: Cell::new(Phase::New),
+            changed: Notify::new(),
+        })
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    pub(crate) fn set(&self, phase: Phase) {
+        self.phase.set(phase);
+        self.changed.notify_waiters();
+    }
+
+    /// Waits until `wanted` finds something in the phase.
+    pub(crate) async fn until<T>(&self, wanted: impl Fn(Phase) -> Option<T>) -> T {
+        loop {
+            // Nothing can change between the look and the first poll of this: there's one thread.
+            if let Some(found) = wanted(self.phase()) {
+                return found;
+            }
+            self.changed.notified().await;
+        }
+    }
+
+    pub(crate) fn io(&self) -> Option<Rc<ProcessIo>> {
+        self.io.borrow().clone()
+    }
+
+    /// How containerd calls where it stands.
+    pub(crate) fn wire_status(&self, paused: bool) -> WireStatus {
+        match self.phase() {
+            Phase::Running { .. } if paused => WireStatus::Paused,
+            Phase::Running { .. } => WireStatus::Running,
+            Phase::Stopped { .. } => WireStatus::Stopped,
+            Phase::New | Phase::Creating | Phase::Created { .. } | Phase::Starting { .. } => {
+                WireStatus::Created
+            }
+        }
+    }
+}
+
+/// A container.
+#[derive(Debug)]
+pub(crate) struct Task {
+    pub(crate) id: String,
+    pub(crate) bundle: PathBuf,
+    pub(crate) runtime: Runtime,
+    pub(crate) own_pid_namespace: bool,
+    pub(crate) init: Rc<Process>,
+    pub(crate) execs: RefCell<HashMap<String, Rc<Process>>>,
+    pub(crate) cgroup: RefCell<Option<Cgroup>>,
+    pub(crate) paused: Cell<bool>,
+    pub(crate) deleting: Cell<bool>,
+}
+
+impl Task {
+    /// The init, or the exec of that name.
+    pub(crate) fn process(&self, exec_id: &str) -> Result<Rc<Process>, Status> {
+        if exec_id.is_empty() {
+            return Ok(Rc::clone(&self.init));
+        }
+        let execs = self.execs.borrow();
+        let missing = || error::not_found(format!("no exec {exec_id} in container {}", self.id));
+        execs.get(exec_id).cloned().ok_or_else(missing)
+    }
+
+    /// # Errors
+    /// FailedPrecondition when the init doesn't run.
+    pub(crate) fn require_running(&self, what: &str) -> Result<(), Status> {
+        match self.init.phase() {
+            Phase::Running { .. } => Ok(()),
+            phase => {
+                Err(error::precondition(format!("{what} in container {}: it is {}", self.id, phase.name())))
+            }
+        }
+    }
+
+    pub(crate) fn rootfs(&self) -> PathBuf {
+        self.bundle.join("rootfs")
+    }
+}
