@@ -1,150 +1,128 @@
-//! The command line, as runc has it (runc 1.5; containerd's go-runc, CRI-O and podman call exactly these).
+//! runc's command line, as clap sees it. What the flags mean is decided by the commands, one file each.
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-/// An OCI container runtime
+/// An OCI container runtime with runc's command line
 #[derive(Debug, Parser)]
-#[command(name = "corten", disable_version_flag = true)]
-pub(crate) struct Arguments {
+#[command(name = "corten", version, disable_version_flag = true, disable_help_subcommand = true)]
+pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
+    /// What to do
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub(crate) command: Option<Command>,
+    /// Print the version
+    #[arg(short = 'v', long)]
+    pub(crate) version: bool,
 }
 
-/// What comes before the verb.
+/// What all commands take, before or after their name.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
     /// Log debug messages too
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub(crate) debug: bool,
-    /// Write the log to this file instead of standard error
-    #[arg(long, value_name = "FILE")]
+    /// Append log messages to this file instead of stderr
+    #[arg(long, global = true, value_name = "FILE")]
     pub(crate) log: Option<PathBuf>,
-    /// The shape of the log
-    #[arg(long, value_name = "FORMAT", value_enum, default_value = "text")]
+    /// Format of the log
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
     pub(crate) log_format: LogFormat,
-    /// Where the state of containers is kept [default: /run/corten-oci, or $XDG_RUNTIME_DIR/corten-oci for a user]
-    #[arg(long, value_name = "DIR")]
-    pub(crate) root: Option<PathBuf>,
-    /// Use systemd's cgroup driver
-    #[arg(long)]
+    /// Directory of the containers' state; should be lost at a reboot
+    #[arg(long, global = true, value_name = "DIR", default_value = "/run/corten/oci")]
+    pub(crate) root: PathBuf,
+    /// Let systemd make the cgroups (not supported yet)
+    #[arg(long, global = true)]
     pub(crate) systemd_cgroup: bool,
-    /// Ignore cgroup permission errors: true, false or auto
-    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    /// Ignore cgroup permission errors: true, false or auto (only false and auto, as root, are supported yet)
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     pub(crate) rootless: String,
-    /// Accepted for older callers, and ignored
-    #[arg(long, value_name = "PATH", hide = true)]
-    pub(crate) criu: Option<PathBuf>,
 }
 
-/// The shape of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
     Text,
     Json,
 }
 
-/// The verbs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Table,
+    Json,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Create a container; its program waits for start
+    /// Create a container: everything is set up, the program waits for start
     Create(Create),
     /// Start the program of a created container
     Start(Id),
-    /// Create and start a container
+    /// Create and start a container, wait for it and delete it
     Run(Run),
-    /// Run a further process in a container
-    Exec(Box<Exec>),
-    /// Send a signal to a container's init
+    /// Print the state of a container
+    State(Id),
+    /// Send a signal to a container's first process
     Kill(Kill),
     /// Delete a stopped container
     Delete(Delete),
-    /// Print the state of a container
-    State(Id),
+    /// Run a further process in a container
+    Exec(Box<Exec>),
     /// List containers
     List(List),
+    /// Print what this runtime supports, as JSON
+    Features,
+    /// Write a config.json to begin with
+    Spec(Spec),
     /// List the processes of a container
     Ps(Ps),
     /// Freeze all processes of a container
     Pause(Id),
-    /// Thaw all processes of a container
+    /// Let the processes of a paused container run on
     Resume(Id),
-    /// Change the limits of a container
+    /// Change limits of a container
     Update(Box<Update>),
-    /// Print what this runtime supports
-    Features,
-    /// Write an example config.json
-    Spec(Spec),
-    /// Print the version
-    #[command(visible_aliases = ["--version", "-v"])]
-    Version,
-    /// Print the resource usage of a container (not supported yet)
-    Events(Unsupported),
     /// Checkpoint a container (not supported yet)
     Checkpoint(Unsupported),
-    /// Restore a container (not supported yet)
+    /// Restore a container from a checkpoint (not supported yet)
     Restore(Unsupported),
-}
-
-impl Command {
-    /// The verb, as typed.
-    pub(crate) fn verb(&self) -> &'static str {
-        match self {
-            Self::Create(_) => "create",
-            Self::Start(_) => "start",
-            Self::Run(_) => "run",
-            Self::Exec(_) => "exec",
-            Self::Kill(_) => "kill",
-            Self::Delete(_) => "delete",
-            Self::State(_) => "state",
-            Self::List(_) => "list",
-            Self::Ps(_) => "ps",
-            Self::Pause(_) => "pause",
-            Self::Resume(_) => "resume",
-            Self::Update(_) => "update",
-            Self::Features => "features",
-            Self::Spec(_) => "spec",
-            Self::Version => "version",
-            Self::Events(_) => "events",
-            Self::Checkpoint(_) => "checkpoint",
-            Self::Restore(_) => "restore",
-        }
-    }
+    /// Watch a container's events (not supported yet)
+    Events(Unsupported),
+    /// Print the version
+    Version,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Id {
-    #[arg(value_name = "CONTAINER-ID")]
+    /// The container
     pub(crate) id: String,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Create {
-    #[arg(value_name = "CONTAINER-ID")]
+    /// The container's name: letters, digits, and _ + - .
     pub(crate) id: String,
-    /// The bundle: a directory with config.json
-    #[arg(short, long, value_name = "DIR", default_value = ".", hide_default_value = true)]
+    /// Directory with config.json
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
     pub(crate) bundle: PathBuf,
-    /// A socket that gets the terminal's master
+    /// AF_UNIX socket which gets the master of the container's terminal
     #[arg(long, value_name = "SOCKET")]
     pub(crate) console_socket: Option<PathBuf>,
-    /// A socket that gets init's pidfd
+    /// AF_UNIX socket which gets a pidfd of the container's first process
     #[arg(long, value_name = "SOCKET")]
     pub(crate) pidfd_socket: Option<PathBuf>,
-    /// Where to write init's pid
+    /// File to write the pid of the container's first process to
     #[arg(long, value_name = "FILE")]
     pub(crate) pid_file: Option<PathBuf>,
-    /// Move the root file system over / rather than pivot_root
+    /// Don't use pivot_root: for a root filesystem on a ramdisk
     #[arg(long)]
     pub(crate) no_pivot: bool,
     /// Keep the caller's session keyring
     #[arg(long)]
     pub(crate) no_new_keyring: bool,
-    /// Pass this many file descriptors after standard error on
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    /// Pass on N file descriptors after stderr and those of $LISTEN_FDS
+    #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) preserve_fds: u32,
 }
 
@@ -152,183 +130,191 @@ pub(crate) struct Create {
 pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) create: Create,
-    /// Return once the program runs
+    /// Don't wait for the container
     #[arg(short, long)]
     pub(crate) detach: bool,
-    /// Don't become the subreaper of the container's orphans
-    #[arg(long)]
-    pub(crate) no_subreaper: bool,
-    /// Keep the container when its program has exited
+    /// Don't delete the container when it has ended
     #[arg(long)]
     pub(crate) keep: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Exec {
-    #[arg(value_name = "CONTAINER-ID")]
-    pub(crate) id: String,
-    /// The program and its arguments
-    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
-    pub(crate) command: Vec<String>,
-    /// A socket that gets the terminal's master
-    #[arg(long, value_name = "SOCKET")]
-    pub(crate) console_socket: Option<PathBuf>,
-    /// A socket that gets the process's pidfd
-    #[arg(long, value_name = "SOCKET")]
-    pub(crate) pidfd_socket: Option<PathBuf>,
-    /// The working directory
-    #[arg(long, value_name = "DIR")]
-    pub(crate) cwd: Option<PathBuf>,
-    /// An environment variable (repeatable)
-    #[arg(short, long, value_name = "NAME=VALUE")]
-    pub(crate) env: Vec<String>,
-    /// Give the process a terminal
-    #[arg(short, long)]
-    pub(crate) tty: bool,
-    /// The user
-    #[arg(short, long, value_name = "UID[:GID]")]
-    pub(crate) user: Option<String>,
-    /// Additional groups (repeatable)
-    #[arg(short = 'g', long = "additional-gids", value_name = "GID")]
-    pub(crate) additional_gids: Vec<u32>,
-    /// A file with the process as config.json has it
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) process: Option<PathBuf>,
-    /// Return once the program runs
-    #[arg(short, long)]
-    pub(crate) detach: bool,
-    /// Where to write the process's pid
-    #[arg(long, value_name = "FILE")]
-    pub(crate) pid_file: Option<PathBuf>,
-    /// The SELinux label of the process
-    #[arg(long, value_name = "LABEL")]
-    pub(crate) process_label: Option<String>,
-    /// The AppArmor profile of the process
-    #[arg(long, value_name = "PROFILE")]
-    pub(crate) apparmor: Option<String>,
-    /// Set no_new_privs
+    /// Don't adopt the container's orphans
     #[arg(long)]
-    pub(crate) no_new_privs: bool,
-    /// A capability to add (repeatable)
-    #[arg(short, long, value_name = "CAPABILITY")]
-    pub(crate) cap: Vec<String>,
-    /// Pass this many file descriptors after standard error on
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    pub(crate) preserve_fds: u32,
-    /// Run although the container is paused; the process waits for the thaw
-    #[arg(long)]
-    pub(crate) ignore_paused: bool,
-    /// A cgroup below the container's own (repeatable, one for each v1 controller)
-    #[arg(long, value_name = "PATH | CONTROLLER[,…]:PATH")]
-    pub(crate) cgroup: Vec<String>,
+    pub(crate) no_subreaper: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Kill {
-    #[arg(value_name = "CONTAINER-ID")]
+    /// The container
     pub(crate) id: String,
-    /// A name or a number
-    #[arg(value_name = "SIGNAL", default_value = "SIGTERM", allow_hyphen_values = true)]
+    /// Name or number of the signal
+    #[arg(default_value = "SIGTERM", allow_hyphen_values = true)]
     pub(crate) signal: String,
-    /// Send it to all processes
+    /// Send it to all processes of the container
     #[arg(short, long)]
     pub(crate) all: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Delete {
-    #[arg(value_name = "CONTAINER-ID")]
+    /// The container
     pub(crate) id: String,
-    /// Kill the container first if it runs; it is no error if there is none
+    /// Kill it first if it runs; no error if there is no such container
     #[arg(short, long)]
     pub(crate) force: bool,
 }
 
-/// How a list is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    Table,
-    Json,
+#[derive(Debug, Args)]
+pub(crate) struct Exec {
+    /// The container
+    pub(crate) id: String,
+    /// The program and its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
+    /// AF_UNIX socket which gets the master of the terminal
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) console_socket: Option<PathBuf>,
+    /// AF_UNIX socket which gets a pidfd of the process
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) pidfd_socket: Option<PathBuf>,
+    /// Working directory in the container
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cwd: Option<PathBuf>,
+    /// Set an environment variable; may be repeated
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    pub(crate) env: Vec<String>,
+    /// Give the process a terminal
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// Run as this user and group
+    #[arg(short, long, value_name = "UID[:GID]")]
+    pub(crate) user: Option<String>,
+    /// Further groups; may be repeated
+    #[arg(short = 'g', long, value_name = "GID", value_delimiter = ',')]
+    pub(crate) additional_gids: Vec<u32>,
+    /// Take the whole process from a file, in the form that config.json has
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) process: Option<PathBuf>,
+    /// Don't wait for the process
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// File to write the pid to
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pid_file: Option<PathBuf>,
+    /// SELinux label
+    #[arg(long, value_name = "LABEL")]
+    pub(crate) process_label: Option<String>,
+    /// AppArmor profile
+    #[arg(long, value_name = "PROFILE")]
+    pub(crate) apparmor: Option<String>,
+    /// The process can't gain privileges
+    #[arg(long)]
+    pub(crate) no_new_privs: bool,
+    /// Add a capability; may be repeated
+    #[arg(short, long, value_name = "CAP")]
+    pub(crate) cap: Vec<String>,
+    /// Pass on N file descriptors after stderr and those of $LISTEN_FDS
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) preserve_fds: u32,
+    /// Don't refuse if the container is paused
+    #[arg(long)]
+    pub(crate) ignore_paused: bool,
+    /// Run in an existing cgroup below the container's; may be repeated
+    #[arg(long, value_name = "[CONTROLLER,...:]PATH")]
+    pub(crate) cgroup: Vec<String>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct List {
-    /// How to print
-    #[arg(short, long, value_enum, default_value = "table")]
+    /// table or json
+    #[arg(short, long, default_value = "table")]
     pub(crate) format: Format,
-    /// Print ids only
+    /// Only the names
     #[arg(short, long)]
     pub(crate) quiet: bool,
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Spec {
+    /// Where to write config.json
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    pub(crate) bundle: PathBuf,
+    /// For a container without root's privileges
+    #[arg(long = "rootless")]
+    pub(crate) unprivileged: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Ps {
-    #[arg(value_name = "CONTAINER-ID")]
+    /// The container
     pub(crate) id: String,
-    /// How to print
-    #[arg(short, long, value_enum, default_value = "table")]
+    /// table or json
+    #[arg(short, long, default_value = "table")]
     pub(crate) format: Format,
-    /// Options for ps(1) [default: -ef]
-    #[arg(value_name = "PS-OPTIONS", trailing_var_arg = true, allow_hyphen_values = true)]
+    /// Options for ps(1)
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "PS OPTION")]
     pub(crate) options: Vec<String>,
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct Spec {
-    /// Where to write config.json
-    #[arg(short, long, value_name = "DIR", default_value = ".", hide_default_value = true)]
-    pub(crate) bundle: PathBuf,
-    /// For a user without privileges
-    #[arg(long)]
-    pub(crate) rootless: bool,
-}
-
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Default)]
 pub(crate) struct Update {
-    #[arg(value_name = "CONTAINER-ID")]
+    /// The container
     pub(crate) id: String,
-    /// A file (- is standard input) with linux.resources as JSON; the other options are then ignored
+    /// Take the limits from a file (- is stdin), in the form of linux.resources
     #[arg(short, long, value_name = "FILE")]
     pub(crate) resources: Option<PathBuf>,
-    /// 10 to 1000
-    #[arg(long, value_name = "WEIGHT")]
+    /// Weight of block I/O, 10 to 1000
+    #[arg(long, value_name = "N")]
     pub(crate) blkio_weight: Option<u16>,
-    /// Microseconds
-    #[arg(long, value_name = "µs")]
+    /// Period of the CPU quota, in microseconds
+    #[arg(long, value_name = "USECS")]
     pub(crate) cpu_period: Option<u64>,
-    /// Microseconds; -1 is no limit
-    #[arg(long, value_name = "µs", allow_hyphen_values = true)]
+    /// CPU time per period, in microseconds; -1 is no limit
+    #[arg(long, value_name = "USECS", allow_hyphen_values = true)]
     pub(crate) cpu_quota: Option<i64>,
-    /// Microseconds
-    #[arg(long, value_name = "µs")]
+    /// CPU time that may be saved up, in microseconds
+    #[arg(long, value_name = "USECS")]
     pub(crate) cpu_burst: Option<u64>,
-    /// Microseconds
-    #[arg(long, value_name = "µs")]
+    /// Period of the realtime quota, in microseconds
+    #[arg(long, value_name = "USECS")]
     pub(crate) cpu_rt_period: Option<u64>,
-    /// Microseconds
-    #[arg(long, value_name = "µs", allow_hyphen_values = true)]
+    /// Realtime CPU time per period, in microseconds
+    #[arg(long, value_name = "USECS", allow_hyphen_values = true)]
     pub(crate) cpu_rt_runtime: Option<i64>,
-    /// 2 to 262144
-    #[arg(long, value_name = "SHARES")]
+    /// Share of CPU time (1024 is normal)
+    #[arg(long, value_name = "N")]
     pub(crate) cpu_share: Option<u64>,
-    /// Such as 0-3,7
-    #[arg(long, value_name = "CPUS")]
+    /// 1 gives CPU time only when nobody else wants it
+    #[arg(long, value_name = "0|1", allow_hyphen_values = true)]
+    pub(crate) cpu_idle: Option<i64>,
+    /// CPUs to run on
+    #[arg(long, value_name = "LIST")]
     pub(crate) cpuset_cpus: Option<String>,
-    /// Such as 0,1
-    #[arg(long, value_name = "NODES")]
+    /// Memory nodes to use
+    #[arg(long, value_name = "LIST")]
     pub(crate) cpuset_mems: Option<String>,
-    /// Bytes (k, m, g suffixes); -1 is no limit
+    /// Memory limit, in bytes; -1 is no limit
     #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
     pub(crate) memory: Option<String>,
-    /// Bytes (k, m, g suffixes)
+    /// Memory to keep under pressure, in bytes
     #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
     pub(crate) memory_reservation: Option<String>,
-    /// Memory and swap together, bytes (k, m, g suffixes); -1 is no limit
+    /// Limit of memory and swap together, in bytes; -1 is no limit
     #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
     pub(crate) memory_swap: Option<String>,
-    /// Processes; -1 is no limit
+    /// Kernel memory limit (ignored: the kernel has none any more)
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    pub(crate) kernel_memory: Option<String>,
+    /// Kernel TCP buffer limit (ignored)
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    pub(crate) kernel_memory_tcp: Option<String>,
+    /// Number of tasks; -1 is no limit
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pub(crate) pids_limit: Option<i64>,
+    /// Intel RDT's schema for the L3 cache (not supported yet)
+    #[arg(long, value_name = "SCHEMA")]
+    pub(crate) l3_cache_schema: Option<String>,
+    /// Intel RDT's schema for memory bandwidth (not supported yet)
+    #[arg(long, value_name = "SCHEMA")]
+    pub(crate) mem_bw_schema: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -343,35 +329,70 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn the_definition_is_consistent() {
-        Arguments::command().debug_assert();
+    fn parse(line: &str) -> Command {
+        let words = std::iter::once("corten").chain(line.split(' '));
+        Cli::try_parse_from(words)
+            .unwrap_or_else(|error| panic!("{line}: {error}"))
+            .command
+            .expect("a command")
     }
 
     #[test]
-    fn options_are_accepted_after_the_id() {
-        let parsed =
-            Arguments::try_parse_from(["corten", "create", "one", "--bundle", "/b", "--pid-file=/p"]);
-        let Command::Create(create) = parsed.expect("valid").command else { panic!("not create") };
-        assert_eq!((create.id.as_str(), create.bundle), ("one", "/b".into()));
+    fn consistent() {
+        Cli::command().debug_assert();
     }
 
     #[test]
-    fn the_command_of_exec_keeps_its_own_options() {
-        let parsed =
-            Arguments::try_parse_from(["corten", "exec", "-t", "one", "ls", "-la", "--all"]).expect("valid");
-        let Command::Exec(exec) = parsed.command else { panic!("not exec") };
-        assert_eq!(exec.command, ["ls", "-la", "--all"]);
-        assert!(exec.tty);
-    }
-
-    #[test]
-    fn kill_takes_what_docker_sends() {
-        for line in [&["corten", "kill", "--all", "x", "9"][..], &["corten", "kill", "x", "KILL", "-a"]] {
-            let Command::Kill(kill) = Arguments::try_parse_from(line).expect("valid").command else {
-                panic!("not kill")
-            };
-            assert!(kill.all);
+    fn flags_before_and_after_the_id() {
+        for line in ["delete --force x", "delete x --force", "delete -f x"] {
+            assert!(
+                matches!(parse(line), Command::Delete(Delete { id, force: true }) if id == "x"),
+                "{line}"
+            );
         }
+        for line in ["create --bundle /b --pid-file /p x", "create x --pid-file /p -b /b"] {
+            let Command::Create(create) = parse(line) else { panic!("{line}") };
+            assert_eq!((create.id.as_str(), create.bundle.to_str()), ("x", Some("/b")));
+        }
+        assert!(
+            matches!(parse("kill --all x KILL"), Command::Kill(Kill { all: true, signal, .. }) if signal == "KILL")
+        );
+        assert!(matches!(parse("kill x"), Command::Kill(Kill { signal, .. }) if signal == "SIGTERM"));
+    }
+
+    #[test]
+    fn global_flags_go_anywhere() {
+        let line = "corten --root /r --log /l --log-format json --systemd-cgroup --rootless=auto state x";
+        let cli = Cli::try_parse_from(line.split(' ')).expect("parses");
+        assert_eq!((cli.global.root.to_str(), cli.global.log_format), (Some("/r"), LogFormat::Json));
+        assert!(cli.global.systemd_cgroup);
+        let cli = Cli::try_parse_from("corten state x --root /r".split(' ')).expect("parses");
+        assert_eq!(cli.global.root.to_str(), Some("/r"));
+    }
+
+    #[test]
+    fn the_command_of_exec_keeps_its_flags() {
+        let Command::Exec(exec) = parse("exec -t --env A=1 -e B=2 --user 1:2 x sh -c true --cwd /") else {
+            panic!()
+        };
+        assert_eq!(exec.command, ["sh", "-c", "true", "--cwd", "/"]);
+        assert_eq!(exec.env, ["A=1", "B=2"]);
+        assert!(exec.tty && exec.cwd.is_none());
+        let Command::Exec(exec) = parse("exec --process /p --detach --pid-file /f x") else { panic!() };
+        assert!(exec.detach && exec.command.is_empty());
+    }
+
+    #[test]
+    fn update_takes_negative_numbers() {
+        let Command::Update(update) = parse("update x --memory -1 --pids-limit -1 --cpu-quota -1") else {
+            panic!()
+        };
+        assert_eq!(
+            (update.memory.as_deref(), update.pids_limit, update.cpu_quota),
+            (Some("-1"), Some(-1), Some(-1))
+        );
+        assert!(
+            matches!(parse("update -r - x"), Command::Update(update) if update.resources == Some("-".into()))
+        );
     }
 }

@@ -1,132 +1,183 @@
-//! Where log lines go: the `--log` file (JSON lines are what containerd's and Docker's shims parse), or standard error.
+//! The log in the two forms that runc's callers read: JSON lines `{"level","msg","time"}`, of which they take the
+//! last error, and text like `time="..." level=error msg="..."`.
 //!
-//! A subscriber of our own: tracing-subscriber would double the size of the smallest thing that this program does.
+//! A tracing subscriber of our own: the runtime starts several times per container, and there are no spans.
 
-use std::fmt::Write as _;
-use std::fs::{File, OpenOptions};
-use std::io::Write as _;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    ffi::OsString,
+    fmt::{self, Write as _},
+    fs::{File, OpenOptions},
+    io::{self, Write as _},
+    path::Path,
+    sync::Arc,
+};
 
-use anyhow::{Context, Result};
-use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Metadata, Subscriber, span};
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+use tracing::{
+    Level, Metadata, Subscriber,
+    field::{Field, Visit},
+    span,
+};
 
-use crate::args::{Global, LogFormat};
+use crate::{
+    args::{Global, LogFormat},
+    time,
+};
 
-/// Installs the logger.
-pub(crate) fn init(global: &Global) -> Result<()> {
-    let max = if global.debug { Level::DEBUG } else { Level::INFO };
-    let file = global.log.as_ref().map(|path| {
-        let file = OpenOptions::new().create(true).append(true).open(path);
-        file.with_context(|| format!("can't open the log file {}", path.display()))
-    });
-    let logger = Logger { max, json: global.log_format == LogFormat::Json, file: file.transpose()? };
-    tracing::subscriber::set_global_default(logger).context("a logger is installed already")
-}
-
-struct Logger {
-    max: Level,
-    json: bool,
+/// Where messages go, and how.
+#[derive(Debug)]
+pub(crate) struct Log {
+    /// None: stderr.
     file: Option<File>,
+    format: LogFormat,
+    level: Level,
 }
 
-impl Subscriber for Logger {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() <= self.max && metadata.is_event()
+#[derive(Serialize)]
+struct Line<'a> {
+    level: &'a str,
+    msg: &'a str,
+    time: &'a str,
+}
+
+impl Log {
+    /// Opens the log now: later the path might lead elsewhere.
+    ///
+    /// # Errors
+    /// If the file can't be opened.
+    pub(crate) fn open(global: &Global) -> Result<Self> {
+        let file = match &global.log {
+            Some(path) if path != Path::new("/dev/stderr") => {
+                let file = OpenOptions::new().append(true).create(true).open(path);
+                Some(file.with_context(|| path.display().to_string())?)
+            }
+            _ => None,
+        };
+        let level = if global.debug { Level::DEBUG } else { Level::INFO };
+        Ok(Self { file, format: global.log_format, level })
     }
 
-    fn event(&self, event: &Event<'_>) {
-        let mut message = Message(String::new());
-        event.record(&mut message);
-        let line = line(self.json, *event.metadata().level(), &message.0, SystemTime::now());
-        // One write for a line: others may append to the same file. There is nobody to tell that it failed.
+    /// Sends what is logged with tracing here.
+    pub(crate) fn install(self) -> Arc<Self> {
+        let log = Arc::new(self);
+        // It fails only if there is one already, and we are the first.
+        tracing::subscriber::set_global_default(Shared(log.clone())).ok();
+        log
+    }
+
+    /// Why the command failed: to the log, and to stderr for people.
+    pub(crate) fn fatal(&self, message: &str) {
+        self.write("error", message);
+        if self.file.is_some() {
+            eprintln!("{message}");
+        }
+    }
+
+    fn write(&self, level: &str, message: &str) {
+        let time = time::now();
+        let mut line = match self.format {
+            LogFormat::Json => {
+                serde_json::to_string(&Line { level, msg: message, time: &time }).unwrap_or_default()
+            }
+            LogFormat::Text => format!("time={time:?} level={level} msg={message:?}"),
+        };
+        line.push('\n');
+        // One write(2), so that lines of several processes don't mix. If it fails there is nowhere to say so.
         match &self.file {
             Some(file) => (&*file).write_all(line.as_bytes()).ok(),
-            None => std::io::stderr().write_all(line.as_bytes()).ok(),
+            None => io::stderr().write_all(line.as_bytes()).ok(),
         };
+    }
+}
+
+/// A wrong command line hasn't been parsed, yet its error belongs into the log that it names.
+pub(crate) fn usage(args: impl Iterator<Item = OsString>, error: &str) {
+    let mut args = args.skip_while(|arg| arg != "--log").skip(1);
+    let Some(path) = args.next() else { return };
+    let message = error.lines().next().unwrap_or_default().trim_start_matches("error: ");
+    if let Ok(file) = OpenOptions::new().append(true).create(true).open(path) {
+        Log { file: Some(file), format: LogFormat::Json, level: Level::ERROR }.write("error", message);
+    }
+}
+
+struct Shared(Arc<Log>);
+
+impl Subscriber for Shared {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() <= self.0.level
     }
 
     fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
         span::Id::from_u64(1)
     }
+
     fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
     fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let level = match *event.metadata().level() {
+            Level::ERROR => "error",
+            Level::WARN => "warning",
+            Level::INFO => "info",
+            Level::DEBUG => "debug",
+            Level::TRACE => "trace",
+        };
+        let mut text = Text::default();
+        event.record(&mut text);
+        self.0.write(level, &format!("{}{}", text.message, text.fields));
+    }
+
     fn enter(&self, _: &span::Id) {}
+
     fn exit(&self, _: &span::Id) {}
 }
 
-/// The message, with the other fields behind it.
-struct Message(String);
+/// An event's message, and its other fields as ` name=value`.
+#[derive(Default)]
+struct Text {
+    message: String,
+    fields: String,
+}
 
-impl Visit for Message {
-    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        // Writing to a string can't fail.
-        if field.name() == "message" {
-            self.0.insert_str(0, &format!("{value:?}"));
+impl Visit for Text {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let written = if field.name() == "message" {
+            write!(self.message, "{value:?}")
         } else {
-            write!(self.0, " {}={value:?}", field.name()).ok();
-        }
+            write!(self.fields, " {}={value:?}", field.name())
+        };
+        written.expect("writing to a String doesn't fail");
     }
-
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.record_debug(field, &format_args!("{value}"));
-    }
-}
-
-fn line(json: bool, level: Level, message: &str, now: SystemTime) -> String {
-    let level = match level {
-        Level::ERROR => "error",
-        Level::WARN => "warning",
-        Level::INFO => "info",
-        _ => "debug",
-    };
-    let time = timestamp(now);
-    if json {
-        let message = serde_json::Value::from(message);
-        return format!("{{\"level\":\"{level}\",\"msg\":{message},\"time\":\"{time}\"}}\n");
-    }
-    format!("time=\"{time}\" level={level} msg={message:?}\n")
-}
-
-/// RFC 3339 in UTC, to the second, as logrus prints it.
-fn timestamp(now: SystemTime) -> String {
-    let seconds = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    let (year, month, day) = civil(days);
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
-}
-
-/// The Gregorian date of a day since 1970-01-01 (the year starts in March: the leap day comes last).
-fn civil(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let (year, month) = if month < 10 { (0, month + 3) } else { (1, month - 9) };
-    (era * 400 + year_of_era + year, month, day)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::fs;
 
     use super::*;
 
     #[test]
-    fn dates() {
-        assert_eq!(timestamp(UNIX_EPOCH), "1970-01-01T00:00:00Z");
-        assert_eq!(timestamp(UNIX_EPOCH + Duration::from_secs(951_782_400)), "2000-02-29T00:00:00Z");
-        assert_eq!(timestamp(UNIX_EPOCH + Duration::from_secs(1_798_761_599)), "2026-12-31T23:59:59Z");
+    fn both_forms() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let path = dir.path().join("log");
+        let file = || Some(OpenOptions::new().append(true).create(true).open(&path).expect("open"));
+        Log { file: file(), format: LogFormat::Json, level: Level::INFO }.write("error", "no \"x\"\nat all");
+        Log { file: file(), format: LogFormat::Text, level: Level::INFO }.write("error", "no \"x\"");
+        let text = fs::read_to_string(&path).expect("read");
+        let (json, plain) = text.split_once('\n').expect("two lines");
+        assert!(json.starts_with(r#"{"level":"error","msg":"no \"x\"\nat all","time":"2"#), "{json}");
+        assert!(plain.ends_with("level=error msg=\"no \\\"x\\\"\"\n"), "{plain}");
     }
 
     #[test]
-    fn a_json_line_survives_quotes_and_newlines() {
-        let line = line(true, Level::ERROR, "exec: \"x\":\nnot found", UNIX_EPOCH);
-        let value: serde_json::Value = serde_json::from_str(line.trim_end()).expect("JSON");
-        assert_eq!(value["level"], "error");
-        assert_eq!(value["msg"], "exec: \"x\":\nnot found");
-        assert_eq!(line.matches('\n').count(), 1);
+    fn a_wrong_command_line_is_logged() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let path = dir.path().join("log");
+        let args = ["corten", "--log", path.to_str().expect("UTF-8"), "bogus"].map(OsString::from);
+        usage(args.into_iter(), "error: unrecognized subcommand 'bogus'\n\nUsage: ...");
+        let text = fs::read_to_string(&path).expect("read");
+        assert!(text.contains(r#""msg":"unrecognized subcommand 'bogus'""#), "{text}");
     }
 }

@@ -1,31 +1,61 @@
 //! `corten`: the OCI runtime behind runc's command line.
 //!
-//! This crate parses and prints; what happens is in corten-container. The phrases and exit codes that runc's callers
-//! rely on live in [`report`], and docs/compat.md lists them.
+//! `main` parses, sets up the log, calls one function of `commands/`, and is the only place where an error is
+//! printed. The words and exit codes that runc's callers match are in `phrases.rs`.
 #![forbid(unsafe_code)]
-
-use std::process::ExitCode;
-
-use clap::Parser;
 
 mod args;
 mod commands;
+mod features;
 mod log;
-mod report;
-mod signal;
+mod phrases;
+mod signals;
+mod time;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use args::{Cli, Command};
 
 fn main() -> ExitCode {
-    let arguments = match args::Arguments::try_parse() {
-        Ok(arguments) => arguments,
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let log = match log::Log::open(&cli.global) {
+        Ok(log) => log,
         Err(error) => {
-            error.print().ok(); // because there is nobody left to tell
-            return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+            eprintln!("cannot open the log file: {error:#}");
+            return ExitCode::FAILURE;
         }
     };
-    let (global, command) = (arguments.global, arguments.command);
-    let outcome = log::init(&global).and_then(|()| commands::run(&global, &command));
-    match outcome {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => report::failure(&global, &command, &error),
+    let log = log.install();
+    if cli.version || matches!(cli.command, Some(Command::Version)) {
+        print!("{}", commands::version());
+        return ExitCode::SUCCESS;
     }
+    let Some(command) = cli.command else {
+        print!("{}", <Cli as clap::CommandFactory>::command().render_help());
+        return ExitCode::SUCCESS;
+    };
+    let name = phrases::Name::of(&command);
+    match commands::execute(&cli.global, command) {
+        Ok(code) => code,
+        Err(error) => {
+            log.fatal(&phrases::message(name, &error));
+            phrases::exit_code(name)
+        }
+    }
+}
+
+/// Help and version go to stdout; a wrong command line is an error like others, in the log too if there is one.
+fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        print!("{}", error.render());
+        return ExitCode::SUCCESS;
+    }
+    eprint!("{}", error.render());
+    log::usage(std::env::args_os(), &error.to_string());
+    ExitCode::FAILURE
 }

@@ -1,53 +1,77 @@
-//! `list`: a table for people, JSON for programs, ids with -q.
+//! `list`: a table, JSON or only names.
 
 use anyhow::Result;
 use corten_container::{Runtime, State};
 
 use crate::args::{Format, List};
 
-pub(crate) fn run(runtime: &Runtime, options: &List) -> Result<()> {
+pub(crate) fn list(runtime: &Runtime, args: &List) -> Result<()> {
     let states = runtime.list()?;
-    if options.quiet {
-        let ids: Vec<_> = states.iter().map(|state| state.id.as_str()).collect();
-        return if ids.is_empty() { Ok(()) } else { super::print(&ids.join("\n")) };
+    if args.quiet {
+        for state in &states {
+            println!("{}", state.id);
+        }
+        return Ok(());
     }
-    if options.format == Format::Json {
-        return super::print(&serde_json::to_string(&states)?);
+    match args.format {
+        // As in runc, not indented.
+        Format::Json => println!("{}", serde_json::to_string(&states)?),
+        Format::Table => print!("{}", table(&states)),
     }
-    super::print(table(&states).trim_end())
+    Ok(())
 }
 
 fn table(states: &[State]) -> String {
-    let header = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned);
+    let head = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned);
     let row = |state: &State| {
-        let bundle = state.bundle.display().to_string();
-        let (pid, status) = (state.pid.to_string(), state.status.to_string());
-        [state.id.clone(), pid, status, bundle, state.created.clone(), state.owner.clone()]
+        [
+            state.id.clone(),
+            state.pid.to_string(),
+            state.status.to_string(),
+            state.bundle.display().to_string(),
+            state.created.clone(),
+            state.owner.clone(),
+        ]
     };
-    let rows: Vec<_> = std::iter::once(header).chain(states.iter().map(row)).collect();
-    columns(&rows)
-}
-
-/// Left-aligned columns, three spaces apart.
-fn columns<const N: usize>(rows: &[[String; N]]) -> String {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; N] = std::array::from_fn(width);
+    let rows: Vec<_> = std::iter::once(head).chain(states.iter().map(row)).collect();
     let mut text = String::new();
-    for row in rows {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
-        text.push_str(cells.collect::<Vec<_>>().join("   ").trim_end());
-        text.push('\n');
+    for cells in &rows {
+        for (column, cell) in cells.iter().enumerate() {
+            let widest = rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+            let last = column == cells.len() - 1;
+            text += &if last {
+                format!("{cell}\n")
+            } else {
+                format!("{cell:<width$}", width = (widest + 3).max(12))
+            };
+        }
     }
     text
 }
 
 #[cfg(test)]
 mod tests {
-    use super::columns;
+    use corten_container::Status;
+
+    use super::*;
 
     #[test]
-    fn columns_line_up() {
-        let rows = [["ID".to_owned(), "PID".to_owned()], ["longer".to_owned(), "7".to_owned()]];
-        assert_eq!(columns(&rows), "ID       PID\nlonger   7\n");
+    fn columns() {
+        let state = State {
+            oci_version: "1.3.0".to_owned(),
+            id: "a-rather-long-name".to_owned(),
+            pid: 42,
+            status: Status::Running,
+            bundle: "/b".into(),
+            rootfs: "/b/rootfs".into(),
+            created: "2026-11-23T21:19:05Z".to_owned(),
+            annotations: Default::default(),
+            owner: "root".to_owned(),
+        };
+        let lines = [
+            "ID                   PID         STATUS      BUNDLE      CREATED                OWNER",
+            "a-rather-long-name   42          running     /b          2026-11-23T21:19:05Z   root",
+        ];
+        assert_eq!(table(&[state]).lines().collect::<Vec<_>>(), lines);
     }
 }

@@ -1,96 +1,96 @@
-//! One file per verb that needs more than a line.
-
-use std::io::Write;
-use std::path::PathBuf;
-
-use anyhow::{Context, Result, bail};
-use corten_container::{CreateOptions, Outcome, RunOptions, Runtime};
-
-use crate::args::{Command, Create, Global, Run};
-use crate::signal;
+//! The commands: from flags to calls of the container crate, and from its answers to output.
 
 mod exec;
-mod features;
 mod list;
 mod ps;
 mod spec;
 mod update;
 
-/// Carries out a command and returns the exit code.
-pub(crate) fn run(global: &Global, command: &Command) -> Result<u8> {
-    let runtime = runtime(global);
+use std::{env, process::ExitCode};
+
+use anyhow::{Context as _, Result, bail};
+use corten_container::{CreateOptions, Outcome, RunOptions, Runtime};
+
+use crate::{
+    args::{self, Command, Global},
+    features, signals,
+};
+
+/// The newest runtime-spec that we know.
+pub(crate) const SPEC: &str = "1.3.0";
+
+/// Does what the command line asks for; the exit code is the process's own where one was run.
+///
+/// # Errors
+/// Any.
+pub(crate) fn execute(global: &Global, command: Command) -> Result<ExitCode> {
+    let runtime = runtime(global)?;
     match command {
-        Command::Create(create) => drop(runtime.create(&create.id, &create_options(create))?),
-        Command::Start(start) => runtime.start(&start.id)?,
-        Command::Run(run) => return container(&runtime, run),
-        Command::Exec(exec) => return exec::run(&runtime, exec),
-        Command::Kill(kill) => runtime.kill(&kill.id, signal::parse(&kill.signal)?, kill.all)?,
-        Command::Delete(delete) => runtime.delete(&delete.id, delete.force)?,
-        Command::State(state) => print(&serde_json::to_string_pretty(&runtime.state(&state.id)?)?)?,
-        Command::List(options) => list::run(&runtime, options)?,
-        Command::Ps(options) => ps::run(&runtime, options)?,
-        Command::Pause(pause) => runtime.pause(&pause.id)?,
-        Command::Resume(resume) => runtime.resume(&resume.id)?,
-        Command::Update(options) => update::run(&runtime, options)?,
-        Command::Features => features::run()?,
-        Command::Spec(options) => spec::run(options)?,
-        Command::Version => version()?,
-        Command::Events(_) | Command::Checkpoint(_) | Command::Restore(_) => {
-            bail!("{} is not supported yet", command.verb());
-        }
+        Command::Create(args) => runtime.create(&args.id, &create_options(&args)?).map(|_| ())?,
+        Command::Start(args) => runtime.start(&args.id)?,
+        Command::Run(args) => return run(&runtime, &args),
+        Command::State(args) => print_json(&runtime.state(&args.id)?)?,
+        Command::Kill(args) => runtime.kill(&args.id, signals::parse(&args.signal)?, args.all)?,
+        Command::Delete(args) => runtime.delete(&args.id, args.force)?,
+        Command::Exec(args) => return exec::exec(&runtime, *args),
+        Command::List(args) => list::list(&runtime, &args)?,
+        Command::Features => print_json(&features::document())?,
+        Command::Spec(args) => spec::spec(&args)?,
+        Command::Ps(args) => ps::ps(&runtime, &args)?,
+        Command::Pause(args) => runtime.pause(&args.id)?,
+        Command::Resume(args) => runtime.resume(&args.id)?,
+        Command::Update(args) => update::update(&runtime, &args)?,
+        Command::Checkpoint(_) => bail!("checkpoint is not supported yet"),
+        Command::Restore(_) => bail!("restore is not supported yet"),
+        Command::Events(_) => bail!("events is not supported yet"),
+        Command::Version => print!("{}", version()),
     }
-    Ok(0)
+    Ok(ExitCode::SUCCESS)
 }
 
-fn runtime(global: &Global) -> Runtime {
-    let mut runtime = Runtime::new(global.root.clone().unwrap_or_else(default_root));
+/// What `--version` prints.
+pub(crate) fn version() -> String {
+    format!("corten version {}\nspec: {SPEC}\n", env!("CARGO_PKG_VERSION"))
+}
+
+fn runtime(global: &Global) -> Result<Runtime> {
+    match global.rootless.as_str() {
+        "auto" | "false" => {}
+        "true" => bail!("--rootless true is not supported yet"),
+        other => bail!("--rootless {other:?}: must be true, false or auto"),
+    }
+    let root = std::path::absolute(&global.root).context("cannot resolve --root")?;
+    let mut runtime = Runtime::new(root);
     runtime.systemd_cgroup = global.systemd_cgroup;
-    runtime
+    Ok(runtime)
 }
 
-/// /run for root, the user's own runtime directory for others.
-fn default_root() -> PathBuf {
-    let user = std::env::var_os("XDG_RUNTIME_DIR").filter(|_| !nix::unistd::geteuid().is_root());
-    user.map_or_else(|| PathBuf::from("/run"), PathBuf::from).join("corten-oci")
+fn create_options(args: &args::Create) -> Result<CreateOptions> {
+    Ok(CreateOptions {
+        bundle: std::path::absolute(&args.bundle).context("cannot resolve --bundle")?,
+        console_socket: args.console_socket.clone(),
+        pidfd_socket: args.pidfd_socket.clone(),
+        pid_file: args.pid_file.clone(),
+        preserve_fds: args.preserve_fds,
+        no_pivot: args.no_pivot,
+        no_new_keyring: args.no_new_keyring,
+    })
 }
 
-fn create_options(create: &Create) -> CreateOptions {
-    CreateOptions {
-        bundle: create.bundle.clone(),
-        console_socket: create.console_socket.clone(),
-        pidfd_socket: create.pidfd_socket.clone(),
-        pid_file: create.pid_file.clone(),
-        preserve_fds: create.preserve_fds,
-        no_pivot: create.no_pivot,
-        no_new_keyring: create.no_new_keyring,
-    }
+fn run(runtime: &Runtime, args: &args::Run) -> Result<ExitCode> {
+    let options = RunOptions { detach: args.detach, keep: args.keep, no_subreaper: args.no_subreaper };
+    Ok(exit_code(runtime.run(&args.create.id, &create_options(&args.create)?, &options)?))
 }
 
-fn container(runtime: &Runtime, run: &Run) -> Result<u8> {
-    let options = RunOptions { detach: run.detach, keep: run.keep, no_subreaper: run.no_subreaper };
-    Ok(exit_code(runtime.run(&run.create.id, &create_options(&run.create), &options)?))
-}
-
-/// What the shell sees: the program's code, or success for one that runs on.
-fn exit_code(outcome: Outcome) -> u8 {
+/// The process's own exit code.
+fn exit_code(outcome: Outcome) -> ExitCode {
     match outcome {
-        Outcome::Exited(code) => u8::try_from(code & 0xff).unwrap_or(u8::MAX),
-        Outcome::Detached(_) => 0,
+        Outcome::Detached(_) => ExitCode::SUCCESS,
+        Outcome::Exited(code) => ExitCode::from(u8::try_from(code).unwrap_or(255)),
     }
 }
 
-fn version() -> Result<()> {
-    print(&format!("corten version {}\nspec: {}", env!("CARGO_PKG_VERSION"), features::OCI_VERSION_MAX))
-}
-
-/// Prints lines. A reader that has seen enough (`corten features | head`) is no failure.
-fn print(text: &str) -> Result<()> {
-    let mut text = text.to_owned();
-    text.push('\n');
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(error).context("can't write to standard output")
-        }
-        _ => Ok(()),
-    }
+fn print_json(value: &impl serde::Serialize) -> Result<()> {
+    println!("{}", serde_json::to_string_pretty(value)?);
+    Ok(())
 }

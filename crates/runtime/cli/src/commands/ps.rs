@@ -1,50 +1,50 @@
-//! `ps`: the container's processes as ps(1) shows them, or their pids as JSON.
+//! `ps`: the pids as JSON, or what ps(1) says about them.
 
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context as _, Result, bail};
 use corten_container::Runtime;
 
+use super::print_json;
 use crate::args::{Format, Ps};
 
-pub(crate) fn run(runtime: &Runtime, options: &Ps) -> Result<()> {
-    let pids = runtime.processes(&options.id)?;
-    if options.format == Format::Json {
-        return super::print(&serde_json::to_string(&pids)?);
+pub(crate) fn ps(runtime: &Runtime, args: &Ps) -> Result<()> {
+    let pids = runtime.processes(&args.id)?;
+    if args.format == Format::Json {
+        return print_json(&pids);
     }
-    let default = ["-ef".to_owned()];
-    let arguments = if options.options.is_empty() { &default[..] } else { &options.options[..] };
-    let output = Command::new("ps").args(arguments).output().context("can't start ps (Debian: procps)")?;
+    let standard = ["-ef".to_owned()];
+    let options = if args.options.is_empty() { &standard[..] } else { &args.options };
+    let output = Command::new("ps").args(options).output().context("cannot run ps")?;
     if !output.status.success() {
-        bail!("ps {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim_end());
+        bail!("ps failed ({}): {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
     }
-    super::print(filter(&String::from_utf8_lossy(&output.stdout), &pids)?.trim_end())
+    print!("{}", lines_of(&String::from_utf8_lossy(&output.stdout), &pids)?);
+    Ok(())
 }
 
-/// The header and the lines whose PID is one of `pids`.
-fn filter(text: &str, pids: &[i32]) -> Result<String> {
-    let header = text.lines().next().unwrap_or_default();
-    let column =
-        header.split_whitespace().position(|name| name == "PID").context("ps printed no PID column")?;
-    let mut out = format!("{header}\n");
-    for line in text.lines().skip(1) {
+/// The head line of ps's output, and the lines of some processes.
+fn lines_of(output: &str, pids: &[i32]) -> Result<String> {
+    let head = output.lines().next().unwrap_or_default();
+    let column = head.split_whitespace().position(|word| word == "PID");
+    let column = column.context("ps's output has no column PID")?;
+    let ours = |line: &&str| {
         let pid = line.split_whitespace().nth(column).and_then(|pid| pid.parse().ok());
-        if pid.is_some_and(|pid| pids.contains(&pid)) {
-            out.push_str(line);
-            out.push('\n');
-        }
-    }
-    Ok(out)
+        pid.is_some_and(|pid| pids.contains(&pid))
+    };
+    let lines: Vec<_> = std::iter::once(head).chain(output.lines().skip(1).filter(ours)).collect();
+    Ok(lines.join("\n") + "\n")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::filter;
+    use super::*;
 
     #[test]
-    fn only_the_containers_lines_are_left() {
-        let text = "UID   PID  CMD\nroot    1 init\nroot   12 sleep 12\n";
-        assert_eq!(filter(text, &[12]).expect("a PID column"), "UID   PID  CMD\nroot   12 sleep 12\n");
-        assert!(filter("COMMAND\n", &[]).is_err());
+    fn lines() {
+        let output =
+            "UID   PID  PPID CMD\nroot    1     0 init\nroot   17     1 sh -c 1\nroot  171     1 other\n";
+        assert_eq!(lines_of(output, &[17]).expect("lines"), "UID   PID  PPID CMD\nroot   17     1 sh -c 1\n");
+        assert!(lines_of("CMD\nsh\n", &[17]).is_err());
     }
 }

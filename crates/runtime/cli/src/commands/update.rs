@@ -1,82 +1,100 @@
-//! `update`: what isn't named stays as it is.
+//! `update`: limits from flags, or from a file.
 
-use std::io::Read;
-use std::path::Path;
+use std::{fs, io::Read as _, path::Path};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context as _, Result, bail};
 use corten_container::Runtime;
-use oci_spec::runtime::LinuxResources;
-use serde_json::{Map, Value, json};
+use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
 
 use crate::args::Update;
 
-pub(crate) fn run(runtime: &Runtime, options: &Update) -> Result<()> {
-    let resources = match &options.resources {
-        Some(path) => read(path)?,
-        None => from_options(options)?,
+pub(crate) fn update(runtime: &Runtime, args: &Update) -> Result<()> {
+    if args.l3_cache_schema.is_some() || args.mem_bw_schema.is_some() {
+        bail!("Intel RDT is not supported yet");
+    }
+    let resources = match &args.resources {
+        Some(path) => from_file(path)?,
+        None => from_flags(args)?,
     };
-    Ok(runtime.update(&options.id, &resources)?)
+    Ok(runtime.update(&args.id, &resources)?)
 }
 
-fn read(path: &Path) -> Result<LinuxResources> {
-    let mut text = String::new();
-    if path == Path::new("-") {
-        std::io::stdin().read_to_string(&mut text).context("can't read the resources from standard input")?;
-    } else {
-        text = std::fs::read_to_string(path)
-            .with_context(|| format!("can't read the resources {}", path.display()))?;
+fn from_file(path: &Path) -> Result<LinuxResources> {
+    if path != Path::new("-") {
+        let json = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        return Ok(corten_bundle::parse(&json, path)?);
     }
-    serde_json::from_str(&text).with_context(|| format!("the resources in {} are wrong", path.display()))
+    let mut json = Vec::new();
+    std::io::stdin().read_to_end(&mut json).context("cannot read resources from stdin")?;
+    Ok(corten_bundle::parse(&json, Path::new("stdin"))?)
 }
 
-/// The options as the document they stand for.
-fn from_options(options: &Update) -> Result<LinuxResources> {
-    let mut cpu = Map::new();
-    put(&mut cpu, "period", options.cpu_period.map(Value::from));
-    put(&mut cpu, "quota", options.cpu_quota.map(Value::from));
-    put(&mut cpu, "burst", options.cpu_burst.map(Value::from));
-    put(&mut cpu, "realtimePeriod", options.cpu_rt_period.map(Value::from));
-    put(&mut cpu, "realtimeRuntime", options.cpu_rt_runtime.map(Value::from));
-    put(&mut cpu, "shares", options.cpu_share.map(Value::from));
-    put(&mut cpu, "cpus", options.cpuset_cpus.clone().map(Value::from));
-    put(&mut cpu, "mems", options.cpuset_mems.clone().map(Value::from));
-    let mut memory = Map::new();
-    put(&mut memory, "limit", bytes(options.memory.as_deref())?);
-    put(&mut memory, "reservation", bytes(options.memory_reservation.as_deref())?);
-    put(&mut memory, "swap", bytes(options.memory_swap.as_deref())?);
-
-    let mut all = Map::new();
-    put(&mut all, "cpu", (!cpu.is_empty()).then_some(Value::Object(cpu)));
-    put(&mut all, "memory", (!memory.is_empty()).then_some(Value::Object(memory)));
-    put(&mut all, "pids", options.pids_limit.map(|limit| json!({ "limit": limit })));
-    put(&mut all, "blockIO", options.blkio_weight.map(|weight| json!({ "weight": weight })));
-    if all.is_empty() {
-        bail!("update needs --resources FILE or at least one limit");
+/// Only what was given: what isn't there stays as it is.
+fn from_flags(args: &Update) -> Result<LinuxResources> {
+    let mut resources = empty();
+    let mut cpu = LinuxCpu::default();
+    cpu.set_shares(args.cpu_share)
+        .set_quota(args.cpu_quota)
+        .set_period(args.cpu_period)
+        .set_burst(args.cpu_burst)
+        .set_realtime_period(args.cpu_rt_period)
+        .set_realtime_runtime(args.cpu_rt_runtime)
+        .set_idle(args.cpu_idle)
+        .set_cpus(args.cpuset_cpus.clone())
+        .set_mems(args.cpuset_mems.clone());
+    resources.set_cpu(Some(cpu));
+    let mut memory = LinuxMemory::default();
+    memory
+        .set_limit(bytes("--memory", args.memory.as_deref())?)
+        .set_reservation(bytes("--memory-reservation", args.memory_reservation.as_deref())?)
+        .set_swap(bytes("--memory-swap", args.memory_swap.as_deref())?);
+    resources.set_memory(Some(memory));
+    if let Some(limit) = args.pids_limit {
+        let mut pids = LinuxPids::default();
+        pids.set_limit(limit);
+        resources.set_pids(Some(pids));
     }
-    serde_json::from_value(Value::Object(all)).context("these limits are wrong")
-}
-
-fn put(map: &mut Map<String, Value>, key: &str, value: Option<Value>) {
-    if let Some(value) = value {
-        map.insert(key.to_owned(), value);
+    if let Some(weight) = args.blkio_weight {
+        let mut io = LinuxBlockIo::default();
+        io.set_weight(Some(weight));
+        resources.set_block_io(Some(io));
     }
+    Ok(resources)
 }
 
-/// Bytes with an optional binary suffix: 64m, 1g, 1024, -1.
-fn bytes(text: Option<&str>) -> Result<Option<Value>> {
+/// No limits: the type's default has device rules.
+fn empty() -> LinuxResources {
+    let mut resources = LinuxResources::default();
+    resources.set_devices(None);
+    resources
+}
+
+/// 1024, 64k, 1.5g, 2GiB; -1 is no limit.
+fn bytes(flag: &str, text: Option<&str>) -> Result<Option<i64>> {
     let Some(text) = text else { return Ok(None) };
-    let lower = text.to_lowercase();
-    let bare = lower.strip_suffix("ib").or_else(|| lower.strip_suffix('b')).unwrap_or(&lower);
-    let (number, shift) = match bare.as_bytes().last() {
-        Some(b'k') => (&bare[..bare.len() - 1], 10),
-        Some(b'm') => (&bare[..bare.len() - 1], 20),
-        Some(b'g') => (&bare[..bare.len() - 1], 30),
-        Some(b't') => (&bare[..bare.len() - 1], 40),
-        _ => (bare, 0),
+    let wrong = || format!("{flag} {text:?}: must be a number of bytes, like 1048576 or 512m, or -1");
+    let lower = text.trim().to_ascii_lowercase();
+    if lower == "-1" {
+        return Ok(Some(-1));
+    }
+    let end = lower.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(lower.len());
+    let (number, unit) = lower.split_at(end);
+    let factor: i64 = match unit.trim() {
+        "" | "b" => 1,
+        "k" | "kb" | "kib" => 1 << 10,
+        "m" | "mb" | "mib" => 1 << 20,
+        "g" | "gb" | "gib" => 1 << 30,
+        "t" | "tb" | "tib" => 1 << 40,
+        _ => bail!(wrong()),
     };
-    let number: i64 = number.parse().ok().with_context(|| format!("{text:?} is not a number of bytes"))?;
-    let bytes = number.checked_mul(1 << shift).with_context(|| format!("{text:?} is too large"))?;
-    Ok(Some(Value::from(bytes)))
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let whole: i64 = whole.parse().ok().with_context(wrong)?;
+    // Six digits of fraction are more than anyone writes.
+    let digits = format!("{fraction:0<6}");
+    let millionths: i64 = digits.get(..6).and_then(|digits| digits.parse().ok()).with_context(wrong)?;
+    let value =
+        whole.checked_mul(factor).and_then(|value| value.checked_add(factor / 1000 * millionths / 1000));
+    value.map(Some).with_context(wrong)
 }
 
 #[cfg(test)]
@@ -84,12 +102,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn suffixes_are_binary() {
-        for (text, expected) in [("64m", 64 << 20), ("1GiB", 1 << 30), ("2kb", 2048), ("7", 7), ("-1", -1)] {
-            assert_eq!(bytes(Some(text)).expect("valid"), Some(Value::from(expected)), "{text}");
+    fn sizes() {
+        for (text, expected) in [
+            ("0", 0),
+            ("1024", 1024),
+            ("-1", -1),
+            ("64k", 65536),
+            ("1.5g", 1_610_612_736),
+            ("2GiB", 2 << 30),
+            ("512m", 512 << 20),
+            ("10B", 10),
+        ] {
+            let value = bytes("--memory", Some(text)).expect(text).expect("given");
+            // A fraction is rounded down by less than a page.
+            assert!((0..4096).contains(&(expected - value).abs()), "{text}: {value}");
         }
-        for text in ["", "m", "1.5g", "12x", "99999999999t"] {
-            assert!(bytes(Some(text)).is_err(), "{text:?}");
+        for text in ["", "x", "1x", "-2", "1.x", "99999999999g", ".5"] {
+            assert!(bytes("--memory", Some(text)).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_not_given_is_not_there() {
+        let args = Update { pids_limit: Some(-1), cpu_share: Some(5), ..Update::default() };
+        let json = serde_json::to_value(from_flags(&args).expect("fine")).expect("JSON");
+        assert_eq!(json, serde_json::json!({"cpu": {"shares": 5}, "memory": {}, "pids": {"limit": -1}}));
     }
 }
