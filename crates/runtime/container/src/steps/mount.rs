@@ -35,7 +35,10 @@ pub(crate) struct Source {
 /// Opens the sources of all bind mounts as detached mounts with their attributes set; None for other mounts.
 /// `userns` opens the user namespace with the mappings of an id-mapped mount.
 pub(crate) fn open_sources(plan: &Plan, userns: &dyn Fn(&Mount) -> Result<OwnedFd>) -> Result<Vec<Option<Source>>> {
-    let default = plan.rootfs.propagation.unwrap_or((Propagation::Slave, true));
+    let default = match plan.rootfs.propagation {
+        None | Some((Propagation::Unbindable, _)) => (Propagation::Slave, true),
+        Some(given) => given,
+    };
     plan.mounts.iter().map(|mount| source(mount, default, userns)).collect()
 }
 

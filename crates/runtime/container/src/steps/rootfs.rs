@@ -20,7 +20,11 @@ use crate::{Result, error::Doing, plan::RootfsPlan};
 /// Cuts our mounts off from the host's and mounts the rootfs onto itself. Returns its root, through which
 /// everything inside is looked up from now on.
 pub(crate) fn prepare(plan: &RootfsPlan) -> Result<OwnedFd> {
-    let (propagation, recursive) = plan.propagation.unwrap_or((Propagation::Slave, true));
+    let (propagation, recursive) = match plan.propagation {
+        // What is unbindable can't be mounted onto itself: that comes last, in `finish`.
+        None | Some((Propagation::Unbindable, _)) => (Propagation::Slave, true),
+        Some(given) => given,
+    };
     mount::set_propagation(c"/", propagation, recursive)
         .doing(|| format!("make the propagation of all mounts {propagation:?}"))?;
     // pivot_root wants the mount that the rootfs is on not to be shared: then it gets one more below it, private.
