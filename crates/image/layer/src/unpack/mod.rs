@@ -113,8 +113,10 @@ fn refused(entry: &Entry, reason: &str) -> Error {
     Error::Refused { entry: show(&entry.name), reason: reason.to_owned() }
 }
 
-/// Names the entry and the operation in an error of the kernel.
-fn at<E: Into<io::Error>>(operation: &'static str, entry: &Entry) -> impl FnOnce(E) -> Error {
-    let entry = show(&entry.name);
-    move |source| Error::Entry { operation, entry, source: source.into() }
+/// Names the entry and the operation in an error of the kernel. Costs nothing where there is none.
+fn at<'a, E: Into<io::Error>>(
+    operation: &'static str,
+    entry: &'a Entry,
+) -> impl FnOnce(E) -> Error + use<'a, E> {
+    move |source| Error::Entry { operation, entry: show(&entry.name), source: source.into() }
 }
