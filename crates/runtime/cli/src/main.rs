@@ -19,6 +19,10 @@ use clap::Parser as _;
 use args::{Cli, Command};
 
 fn main() -> ExitCode {
+    if let Err(error) = protect() {
+        eprintln!("{error:#}");
+        return ExitCode::FAILURE;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
@@ -47,6 +51,16 @@ fn main() -> ExitCode {
             phrases::exit_code(name)
         }
     }
+}
+
+/// Before a container is met, the executable must be out of its reach. This may start us again, so it comes before
+/// everything that costs time, parsing included: that an argument only looks like one of these commands is harmless.
+fn protect() -> anyhow::Result<()> {
+    let meets_containers = |arg: std::ffi::OsString| ["create", "run", "exec"].iter().any(|verb| arg == *verb);
+    if std::env::args_os().skip(1).any(meets_containers) {
+        corten_container::protect_executable()?;
+    }
+    Ok(())
 }
 
 /// Help and version go to stdout; a wrong command line is an error like others, in the log too if there is one.

@@ -27,6 +27,7 @@ mod kill;
 mod options;
 mod pause;
 mod plan;
+mod protect;
 mod query;
 mod record;
 mod run;
@@ -38,5 +39,6 @@ mod undo;
 
 pub use container::Runtime;
 pub use error::{Error, Result};
+pub use protect::protect_executable;
 pub use options::{CreateOptions, ExecOptions, Outcome, RunOptions};
 pub use status::{State, Status};

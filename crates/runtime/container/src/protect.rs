@@ -1,0 +1,91 @@
+//! The executable can't be overwritten from inside a container (CVE-2019-5736).
+//!
+//! A process in a container can get hold of the runtime's executable: an image's program may be a script whose
+//! interpreter is `/proc/self/exe`, so that execve in the container runs the runtime itself, whose `/proc/<pid>/exe`
+//! then is a way to the file on the host, past all mounts. The file must not be writable through that way.
+//!
+//! The answer is to run from a mount that is read-only: a detached clone of the mount of our executable, made
+//! read-only and executed from, which nobody else can reach or change. That costs one execve of a small static
+//! binary that is in the page cache (a third of a millisecond), where a sealed copy in memory would also cost copying
+//! it. If the executable is on a read-only mount already, as it is when installed on a read-only file system or by
+//! a caller that has prepared one, nothing needs doing at all.
+
+use std::{
+    ffi::{CString, OsString},
+    fs::File,
+    io,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStringExt,
+    },
+};
+
+use corten_sys::{
+    exec::{Strings, fexecve},
+    mount::{self, Attributes, Change},
+};
+use nix::{
+    fcntl::{FcntlArg, SealFlag, fcntl},
+    sys::{
+        memfd::{MFdFlags, memfd_create},
+        statvfs::{FsFlags, statvfs},
+    },
+};
+
+use crate::{Result, error::Doing};
+
+const EXE: &str = "/proc/self/exe";
+const COPY: &std::ffi::CStr = c"corten";
+
+/// Makes sure that what runs us can't be written through us; runs this program again from the beginning if it has
+/// to, with the same arguments, environment and descriptors. To be called before anything that creates containers or
+/// processes in them, as the first thing, while there's one thread.
+///
+/// # Errors
+/// If the executable can be protected neither by a read-only mount nor by a copy.
+pub fn protect_executable() -> Result<()> {
+    let doing = || "protect the executable against being overwritten from a container".to_owned();
+    if statvfs(EXE).doing(doing)?.flags().contains(FsFlags::ST_RDONLY) {
+        return Ok(());
+    }
+    if std::fs::read_link(EXE).doing(doing)?.as_os_str().to_string_lossy().starts_with("/memfd:corten") {
+        return Ok(());
+    }
+    // Without the privilege to clone mounts there's the copy, which needs none.
+    let file = read_only().or_else(|_| copy()).doing(doing)?;
+    Err(again(file.as_fd())).doing(doing)
+}
+
+fn read_only() -> io::Result<OwnedFd> {
+    let exe = mount::clone_tree_path(c"/proc/self/exe", false)?;
+    let change = Change { set: Attributes::RDONLY, ..Change::default() };
+    mount::set_attributes(exe.as_fd(), false, &change)?;
+    Ok(exe)
+}
+
+fn copy() -> io::Result<OwnedFd> {
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let mut copy = File::from(memfd_create(COPY, flags)?);
+    io::copy(&mut File::open(EXE)?, &mut copy)?;
+    let seals = SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;
+    fcntl(&copy, FcntlArg::F_ADD_SEALS(seals))?;
+    // Executed through a descriptor that was never open for writing, or execve would call it busy.
+    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&copy));
+    File::open(path).map(OwnedFd::from)
+}
+
+fn again(file: BorrowedFd<'_>) -> io::Error {
+    let strings = |all: Vec<OsString>| -> io::Result<Strings> {
+        let all: Result<Vec<_>, _> = all.into_iter().map(|s| CString::new(s.into_vec())).collect();
+        Ok(Strings::new(all?))
+    };
+    let env = std::env::vars_os().map(|(mut name, value)| {
+        name.push("=");
+        name.push(value);
+        name
+    });
+    match (strings(std::env::args_os().collect()), strings(env.collect())) {
+        (Ok(args), Ok(env)) => fexecve(file, &args, &env),
+        (Err(e), _) | (_, Err(e)) => e,
+    }
+}
