@@ -17,6 +17,8 @@ use sha2::{Digest, Sha256};
 use crate::args::Args;
 use crate::bundle::Config;
 
+/// Set by cortend: its state directory, below which sockets go.
+const STATE_DIR: &str = "CORTEN_STATE_DIR";
 /// Where sockets go when nobody says.
 const SOCKETS: &str = "/run/containerd/s";
 /// sockaddr_un's path, with its NUL.
@@ -43,7 +45,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 fn socket_path(args: &Args, group: &str) -> anyhow::Result<PathBuf> {
-    let dir = args.socket_dir.clone().unwrap_or_else(|| SOCKETS.into());
+    let state = || std::env::var_os(STATE_DIR).map(|state| Path::new(&state).join("s"));
+    let dir = args.socket_dir.clone().or_else(state).unwrap_or_else(|| SOCKETS.into());
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o711)
@@ -101,7 +104,7 @@ fn leave_behind(args: &Args, address: &str, listener: UnixListener) -> anyhow::R
         command.arg("-debug");
     }
     // systemd's notifications aren't for a container's runtime.
-    command.arg("serve").env_remove("NOTIFY_SOCKET").env_remove("LISTEN_FDS").env_remove("LISTEN_PID");
+    command.arg("serve").env_remove("NOTIFY_SOCKET").env_remove("LISTEN_FDS").env_remove("LISTEN_PID").env_remove(STATE_DIR);
     let child = command.spawn().context("start the shim")?;
     write_atomic("shim.pid", child.id().to_string(), Durability::Volatile).context("write the PID file")
 }

@@ -9,3 +9,6 @@ pub mod proto;
 pub mod services;
 pub mod time;
 pub mod ttrpc;
+
+/// What all messages are.
+pub use prost::Message;
