@@ -23,7 +23,8 @@ pub fn pod(scope: &Scope, name: &str) -> v1::PodSandboxConfig {
         labels: [("app".to_owned(), name.to_owned()), ("scope".to_owned(), scope.prefix().to_owned())].into(),
         annotations: [("org.test/annotation".to_owned(), "kept as it is \u{2713}".to_owned())].into(),
         linux: Some(v1::LinuxPodSandboxConfig {
-            cgroup_parent: scope.cgroup(name),
+            // A kubelet makes and removes it; here the scope does.
+            cgroup_parent: scope.cgroup_parent(),
             security_context: Some(v1::LinuxSandboxSecurityContext {
                 namespace_options: Some(namespaces()),
                 ..Default::default()

@@ -89,6 +89,16 @@ impl<'a> Node<'a> {
         Ok(Self { scope, registry, daemon, cri })
     }
 
+    /// Starts the daemon again after a kill, with a fresh connection to it.
+    ///
+    /// # Errors
+    /// When it doesn't come up.
+    pub fn restart(&mut self) -> Result<()> {
+        self.daemon.restart()?;
+        self.cri = Client::new(&self.daemon.socket())?;
+        Ok(())
+    }
+
     /// Makes the image with busybox and the workload and pushes it; it isn't pulled yet.
     ///
     /// # Errors

@@ -267,6 +267,8 @@ fn append(builder: &mut tar::Builder<Vec<u8>>, entry: &LayerEntry) -> Result<()>
     use tar::EntryType as T;
     let mut header = tar::Header::new_gnu();
     header.set_mtime(1_600_000_000);
+    header.set_uid(0);
+    header.set_gid(0);
     let no_data: &[u8] = &[];
     let (path, kind, mode, data) = match entry {
         LayerEntry::Dir(path, mode) => (path, T::Directory, *mode, no_data),

@@ -56,7 +56,7 @@ fn kill_and_look_again(node: &mut Node<'_>, server: &str, client: &str) -> Resul
     node.daemon.kill()?;
     let at_kill = lines();
     wait_for("the log to grow without a daemon", || lines() > at_kill + 20)?;
-    node.daemon.restart()?;
+    node.restart()?;
     let after = node.status(server)?;
     ensure!(after.state() == v1::ContainerState::ContainerRunning, "{after:?}");
     ensure!(after.started_at == before.started_at && after.id == before.id, "{after:?}");

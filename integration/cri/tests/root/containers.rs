@@ -166,7 +166,7 @@ fn resources_are_limited_and_can_be_changed() -> Result<()> {
         let (pod, config) = node.pod("one")?;
         let id = node.run(&pod, &config, "c", &image.reference, &["workload", "sleep"])?;
         if memory.is_dir() {
-            let limits = limits(&memory.join(node.scope.cgroup("one").trim_start_matches('/')))?;
+            let limits = limits(&memory.join(node.scope.cgroup_parent().trim_start_matches('/')))?;
             ensure!(limits.contains(&(128 << 20)), "no cgroup below the pod's has the limit: {limits:?}");
         }
         let resources = v1::LinuxContainerResources {
@@ -181,7 +181,7 @@ fn resources_are_limited_and_can_be_changed() -> Result<()> {
         };
         node.cri.update_container_resources(request)?;
         if memory.is_dir() {
-            let limits = limits(&memory.join(node.scope.cgroup("one").trim_start_matches('/')))?;
+            let limits = limits(&memory.join(node.scope.cgroup_parent().trim_start_matches('/')))?;
             ensure!(limits.contains(&(64 << 20)) && !limits.contains(&(128 << 20)), "{limits:?}");
         }
         let stats = node.cri.list_container_stats(v1::ListContainerStatsRequest::default())?.stats;

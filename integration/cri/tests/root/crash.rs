@@ -20,7 +20,7 @@ fn kill_during(
     std::thread::sleep(after);
     node.daemon.kill()?;
     caller.join().map_err(|_| anyhow::anyhow!("the caller panicked"))?;
-    node.daemon.restart()
+    node.restart()
 }
 
 /// Moments from 0 to about 200 ms, denser at the beginning.
@@ -141,7 +141,7 @@ fn exits_while_the_daemon_is_away_are_known() -> Result<()> {
         std::fs::write(gate.join("go"), "")?;
         let exit = node.daemon.state().join("containers").join(&id).join("exit.json");
         wait_for("the shim to have written the exit down", || exit.exists())?;
-        node.daemon.restart()?;
+        node.restart()?;
         let status = node.wait_exited(&id)?;
         ensure!(status.exit_code == 23 && status.finished_at > 0, "{status:?}");
         node.remove_pod(&pod)
@@ -188,7 +188,7 @@ fn a_shim_that_dies_while_the_daemon_is_away() -> Result<()> {
         let shim = shim(node, &pod)?;
         node.daemon.kill()?;
         kill(Pid::from_raw(shim), Signal::SIGKILL)?;
-        node.daemon.restart()?;
+        node.restart()?;
         let status = node.wait_exited(&id)?;
         ensure!(status.exit_code != 0, "{status:?}");
         node.remove_pod(&pod)
