@@ -37,7 +37,8 @@ pub(crate) struct Global {
     #[arg(long, global = true)]
     pub(crate) systemd_cgroup: bool,
     /// Ignore cgroup permission errors: true, false or auto (only false and auto, as root, are supported yet)
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    // Not global: `spec --rootless` is another flag.
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub(crate) rootless: String,
 }
 
