@@ -178,11 +178,14 @@ impl Proxy {
     ) -> Result<Proxy> {
         let seen = Arc::<Mutex<Vec<Request>>>::default();
         let bytes = Arc::<AtomicU64>::default();
-        let (seen_inside, bytes_inside, fault) = (seen.clone(), bytes.clone(), Arc::<Fault>::from(Box::new(fault) as Box<Fault>));
+        let (seen_inside, bytes_inside, fault) =
+            (seen.clone(), bytes.clone(), Arc::<Fault>::from(Box::new(fault) as Box<Fault>));
         let server = Server::start(move |request| {
             seen_inside.lock().unwrap_or_else(PoisonError::into_inner).push(request.clone());
             let mut forward = request.clone();
-            forward.headers.retain(|(name, _)| !matches!(name.as_str(), "host" | "connection" | "content-length"));
+            forward
+                .headers
+                .retain(|(name, _)| !matches!(name.as_str(), "host" | "connection" | "content-length"));
             let mut answer = forward.send(origin).unwrap_or_else(|e| Response::new(502, format!("{e:#}")));
             answer.headers.retain(|(name, _)| !matches!(name.as_str(), "transfer-encoding" | "connection"));
             let answer = fault(request, answer);

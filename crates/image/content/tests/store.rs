@@ -9,8 +9,8 @@ use corten_content::{Algorithm, Digest, Error, Expected, Hasher, Store};
 const BYTES: &[u8] = b"a layer, say";
 
 fn store() -> (tempfile::TempDir, Store) {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path()).unwrap();
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let store = Store::open(dir.path()).expect("a store");
     (dir, store)
 }
 
@@ -19,7 +19,7 @@ fn expected(bytes: &[u8]) -> Option<Expected> {
 }
 
 fn partial_count(store: &Store) -> usize {
-    store.partials().unwrap().len()
+    store.partials().expect("a listing").len()
 }
 
 #[test]

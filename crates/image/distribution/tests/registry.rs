@@ -21,7 +21,7 @@ fn config() -> RegistryConfig {
 }
 
 fn repository(server: &Server, auth: Option<Auth>) -> (Repository, Reference) {
-    let reference = Reference::parse(&format!("{}/a/b:v1", server.address())).unwrap();
+    let reference = Reference::parse(&format!("{}/a/b:v1", server.address())).expect("a name");
     (Client::new(config()).repository(&reference, auth), reference)
 }
 

@@ -19,6 +19,8 @@ pub struct Config {
     pub max_concurrent_downloads: usize,
     /// Deletes a layer's compressed blob once it is unpacked. Saves disk; the image can't be exported or pushed then.
     pub discard_unpacked_layers: bool,
+    /// Flushes a pulled image to the disk before it is recorded, so that it survives a power failure.
+    pub sync: bool,
     /// How long an interrupted download waits to be continued before garbage collection removes it.
     pub keep_partial_downloads: Duration,
 }
@@ -32,6 +34,7 @@ impl Config {
             platform: Platform::host(),
             max_concurrent_downloads: 4,
             discard_unpacked_layers: false,
+            sync: true,
             keep_partial_downloads: Duration::from_secs(60 * 60),
         }
     }

@@ -1,9 +1,11 @@
 //! Garbage collection: what no image, container or pull in flight needs is removed.
 //!
 //! Roots are the images in the catalog, the snapshots of containers, and the leases of pulls. Marking and sweeping happen behind the gate at
-//! which leases are taken, so nothing that a pull has just found is swept. Sweeping is quick: names go, disk space follows outside the gate.
+//! which leases are taken, so nothing that a pull has just found is swept.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::time::Duration;
 
 use corten_content::Digest;
 use corten_snapshot::{Error as SnapshotError, Info, Kind};
@@ -11,8 +13,17 @@ use corten_snapshot::{Error as SnapshotError, Info, Kind};
 use crate::images::{Inner, UNPACK_PREFIX};
 use crate::{Error, Result};
 
+/// What is spared although nothing needs it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Spare {
+    /// Partial downloads younger than this.
+    pub(crate) partials: Duration,
+    /// Blobs younger than this.
+    pub(crate) blobs: Duration,
+}
+
 /// Removes all garbage. Everything is tried; the first error is returned.
-pub(crate) fn collect(inner: &Inner) -> Result<()> {
+pub(crate) fn collect(inner: &Inner, spare: Spare) -> Result<()> {
     let swept = {
         let _gate = inner.leases.gate.blocking_lock();
         // Leases first: a pull puts its image into the catalog before it gives up its lease.
@@ -21,31 +32,37 @@ pub(crate) fn collect(inner: &Inner) -> Result<()> {
         blobs.extend(needs.blobs);
         snapshots.extend(needs.snapshots);
         let first = sweep_snapshots(inner, snapshots);
-        first.and(sweep_blobs(inner, &blobs))
+        first.and(sweep_blobs(inner, &blobs, spare.blobs))
     };
     let cleaned = inner.snapshotter.cleanup().map(drop).map_err(|source| Error::Snapshot {
         operation: "give back disk space",
         subject: "removed snapshots".to_owned(),
         source,
     });
-    let partials = inner.content.cleanup(inner.config.keep_partial_downloads).map(drop).map_err(garbage);
+    let partials = inner.content.cleanup(spare.partials).map(drop).map_err(garbage);
     swept.and(cleaned).and(partials)
 }
 
-/// At the start nothing is in flight, so what a killed process was unpacking is garbage.
+/// At the start nothing is in flight, so what a killed process was unpacking is garbage. So are finished layers that no
+/// image needs: they may not have reached the disk before a power failure. Blobs did, and are spared for the next pull.
 pub(crate) fn remove_leftovers(inner: &Inner) -> Result<()> {
     for info in inner.snapshotter.walk() {
         if info.key.starts_with(UNPACK_PREFIX) {
             inner.snapshotter.remove(&info.key).map_err(|e| unremovable(&info.key, e))?;
         }
     }
-    collect(inner)
+    let age = inner.config.keep_partial_downloads;
+    collect(inner, Spare { partials: age, blobs: age })
 }
 
-fn sweep_blobs(inner: &Inner, keep: &BTreeSet<Digest>) -> Result<()> {
+fn sweep_blobs(inner: &Inner, keep: &BTreeSet<Digest>, spare: Duration) -> Result<()> {
+    let is_young = |digest: &Digest| {
+        let modified = fs::metadata(inner.content.blob_path(digest)).and_then(|m| m.modified());
+        !spare.is_zero() && modified.is_ok_and(|m| m.elapsed().is_ok_and(|age| age < spare))
+    };
     let mut result = Ok(());
     for blob in inner.content.list().map_err(garbage)? {
-        if !keep.contains(&blob.digest) {
+        if !keep.contains(&blob.digest) && !is_young(&blob.digest) {
             result = result.and(inner.content.delete(&blob.digest).map_err(garbage));
         }
     }

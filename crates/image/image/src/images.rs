@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use corten_content::{Digest, Store};
@@ -12,6 +13,7 @@ use tokio::sync::watch;
 
 use crate::catalog::Catalog;
 use crate::flight::Flights;
+use crate::gc::Spare;
 use crate::lease::Leases;
 use crate::progress::{Gauge, Meter};
 use crate::{Config, Error, Image, Progress, Result, gc, pull};
@@ -38,6 +40,9 @@ pub(crate) struct Inner {
     pub(crate) catalog: Catalog,
     pub(crate) leases: Arc<Leases>,
     pub(crate) layer_flights: Flights<Digest, Arc<Meter>, Result<(), Arc<Error>>>,
+    /// How many layers were unpacked since the start, and how many of these have been made durable.
+    pub(crate) finished_layers: AtomicU64,
+    pub(crate) synced_layers: tokio::sync::Mutex<u64>,
     /// Credentials are part of the key: nobody gets an image by waiting for somebody who may have it.
     image_flights: Flights<(Reference, Option<Auth>), Gauge, Pulled>,
 }
@@ -102,6 +107,8 @@ impl Images {
                 catalog,
                 leases: Arc::default(),
                 layer_flights: Flights::default(),
+                finished_layers: AtomicU64::new(0),
+                synced_layers: tokio::sync::Mutex::new(0),
                 image_flights: Flights::default(),
             };
             gc::remove_leftovers(&inner)?;
@@ -133,8 +140,8 @@ impl Images {
         };
         let result = result.map_err(|error| Arc::try_unwrap(error).unwrap_or_else(Error::Shared));
         if result.as_ref().is_err_and(Error::is_disk_full) {
-            // Layers that were finished before the disk was full help nobody now.
-            self.gc().await.ok();
+            // Layers and downloads that were finished before the disk was full help nobody now.
+            self.collect(Duration::ZERO).await.ok();
         }
         result
     }
@@ -186,9 +193,10 @@ impl Images {
     pub async fn remove(&self, name: &str) -> Result<Removed> {
         let Some(id) = self.find(name) else { return Ok(Removed::default()) };
         let inner = self.inner.clone();
+        let spare = Spare { partials: inner.config.keep_partial_downloads, blobs: Duration::ZERO };
         blocking("removing an image", move || {
             let names = inner.catalog.remove(&id)?;
-            if let Err(error) = gc::collect(&inner) {
+            if let Err(error) = gc::collect(&inner, spare) {
                 let error: &dyn std::error::Error = &error;
                 tracing::warn!(image = %id, error, "disk space of a removed image can't be given back yet");
             }
@@ -202,8 +210,13 @@ impl Images {
     /// # Errors
     /// When something can't be removed; the rest is removed all the same.
     pub async fn gc(&self) -> Result<()> {
+        self.collect(self.inner.config.keep_partial_downloads).await
+    }
+
+    async fn collect(&self, keep_partials: Duration) -> Result<()> {
         let inner = self.inner.clone();
-        blocking("collecting garbage", move || gc::collect(&inner)).await?
+        let spare = Spare { partials: keep_partials, blobs: Duration::ZERO };
+        blocking("collecting garbage", move || gc::collect(&inner, spare)).await?
     }
 }
 

@@ -37,6 +37,8 @@ pub(crate) struct Job {
     pub(crate) layer: Layer,
     pub(crate) permits: Arc<Semaphore>,
     pub(crate) meter: Arc<Meter>,
+    /// Held by threads at work, so that the pull can wait for their end.
+    pub(crate) running: mpsc::WeakSender<()>,
     /// The layer below: its chain id and the work that makes it available.
     pub(crate) below: Option<(Digest, LayerFlight)>,
 }
@@ -70,6 +72,7 @@ impl Job {
         blocking("committing a layer", move || unpacked.commit(&name, below.as_deref(), merged))
             .await?
             .map_err(|e| e.about(&image, &self.layer.blob.digest))?;
+        self.inner.finished_layers.fetch_add(1, Ordering::SeqCst);
         if self.inner.config.discard_unpacked_layers {
             let deleted = self.inner.content.delete(&self.layer.blob.digest);
             deleted.map_err(|source| Error::Content { image: self.image.clone(), source })?;
@@ -96,7 +99,8 @@ impl Job {
         let parent = self.below.as_ref().filter(|_| merged).map(|(chain, _)| chain.to_string());
         let snapshotter = self.inner.snapshotter.clone();
         let digest = self.layer.blob.digest.clone();
-        let prepare = move || Unpacked::prepare(snapshotter, &digest, parent.as_deref());
+        let running = self.running.upgrade();
+        let prepare = move || Unpacked::prepare(snapshotter, &digest, parent.as_deref(), running);
         let target = blocking("preparing a layer", prepare).await?.map_err(failed)?;
         let options = self.options(merged).map_err(failed)?;
         let unpacked = match self.open().await? {
@@ -211,6 +215,7 @@ struct Unpacked {
     key: String,
     pending: Pending,
     committed: bool,
+    _running: Option<mpsc::Sender<()>>,
 }
 
 impl Unpacked {
@@ -218,12 +223,13 @@ impl Unpacked {
         snapshotter: Arc<dyn Snapshotter>,
         digest: &Digest,
         parent: Option<&str>,
+        running: Option<mpsc::Sender<()>>,
     ) -> Result<Unpacked, Failure> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let key = format!("{UNPACK_PREFIX}{number} {digest}");
         snapshotter.prepare(&key, parent).map_err(Failure::Snapshot)?;
-        Ok(Unpacked { snapshotter, key, pending: Pending::default(), committed: false })
+        Ok(Unpacked { snapshotter, key, pending: Pending::default(), committed: false, _running: running })
     }
 
     fn apply(mut self, reader: impl Read, options: &ApplyOptions) -> Result<Unpacked, Failure> {
@@ -343,7 +349,10 @@ impl Tee {
                 }
                 Some(Message::End) => self.ended = true,
                 None => {
-                    return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the download was given up"));
+                    return Err(io::Error::new(
+                        io::ErrorKind::ConnectionAborted,
+                        "the download was given up",
+                    ));
                 }
             }
         }

@@ -4,14 +4,17 @@
 //! in flight. The image appears in the catalog when everything below it is there, in one transaction.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use corten_content::{Digest, Expected};
 use corten_distribution::{Auth, Descriptor, MAX_MANIFEST_BYTES, Reference, Repository, media_type};
 use futures_util::future::try_join_all;
 use oci_spec::image::ImageConfiguration;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::catalog::{Name, Record};
 use crate::images::{Inner, blocking};
@@ -25,6 +28,9 @@ use crate::{Error, Image, Result};
 const MAX_CONFIG_BYTES: u64 = 8 << 20;
 /// An index may point to an index, but not forever.
 const MAX_INDEX_DEPTH: usize = 4;
+
+/// How long a failed pull waits for the threads of its other layers to notice.
+const GIVE_UP_TIME: Duration = Duration::from_secs(10);
 
 /// Everything a pull learns before it fetches layers.
 struct Plan {
@@ -52,6 +58,9 @@ pub(crate) async fn pull(
     };
     let plan = puller.plan(&reference).await?;
     puller.layers(&plan.layers, &gauge).await?;
+    if puller.inner.config.sync {
+        puller.sync().await?;
+    }
     let names = names(&reference, &plan);
     let id = plan.id.clone();
     let committed = inner.clone();
@@ -173,6 +182,7 @@ impl Puller {
         let permits = Arc::new(Semaphore::new(self.inner.config.max_concurrent_downloads.max(1)));
         let (mut flights, mut meters) = (Vec::<LayerFlight>::new(), Vec::new());
         let mut below: Option<(Digest, LayerFlight)> = None;
+        let (running, mut ended) = mpsc::channel(1);
         for layer in layers {
             let below_us = below.take();
             let begin = || {
@@ -184,6 +194,7 @@ impl Puller {
                     layer: layer.clone(),
                     permits: permits.clone(),
                     meter: meter.clone(),
+                    running: running.downgrade(),
                     below: below_us,
                 };
                 (meter, job.run())
@@ -194,7 +205,31 @@ impl Puller {
             flights.push(flight);
         }
         gauge.set(meters);
-        try_join_all(flights).await.map(drop).map_err(Error::Shared)
+        let result = try_join_all(flights).await.map(drop).map_err(Error::Shared);
+        if result.is_err() {
+            // The layers that didn't fail were given up; what they unpacked should be gone when the error arrives.
+            drop((running, below));
+            tokio::time::timeout(GIVE_UP_TIME, ended.recv()).await.ok();
+        }
+        result
+    }
+
+    /// Makes the unpacked layers durable, all at once: a catalog that survives a power failure must not name what didn't.
+    async fn sync(&self) -> Result<()> {
+        let finished = self.inner.finished_layers.load(Ordering::SeqCst);
+        let mut synced = self.inner.synced_layers.lock().await;
+        if *synced >= finished {
+            return Ok(());
+        }
+        let root = self.inner.config.root.clone();
+        let sync = move || {
+            let file = File::open(&root).map_err(|e| (e, root.clone()))?;
+            nix::unistd::syncfs(file).map_err(|e| (e.into(), root))
+        };
+        let failed = |(source, path)| Error::Io { operation: "make durable", path, source };
+        blocking("syncing", sync).await?.map_err(failed)?;
+        *synced = finished;
+        Ok(())
     }
 
     fn registry(&self, source: corten_distribution::Error) -> Error {

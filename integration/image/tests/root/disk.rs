@@ -16,13 +16,15 @@ impl Tmpfs {
     fn mount(at: PathBuf, size: &str) -> Result<Tmpfs> {
         std::fs::create_dir_all(&at)?;
         let options = format!("size={size}");
-        mount(Some("tmpfs"), &at, Some("tmpfs"), MsFlags::empty(), Some(options.as_str())).context("mount tmpfs")?;
+        mount(Some("tmpfs"), &at, Some("tmpfs"), MsFlags::empty(), Some(options.as_str()))
+            .context("mount tmpfs")?;
         Ok(Tmpfs(at))
     }
 
     fn resize(&self, size: &str) -> Result<()> {
         let options = format!("size={size}");
-        mount(None::<&str>, &self.0, None::<&str>, MsFlags::MS_REMOUNT, Some(options.as_str())).context("resize tmpfs")
+        mount(None::<&str>, &self.0, None::<&str>, MsFlags::MS_REMOUNT, Some(options.as_str()))
+            .context("resize tmpfs")
     }
 }
 
@@ -59,9 +61,9 @@ async fn a_full_disk_is_said_and_given_back_and_more_room_heals_it() -> Result<(
             assert_eq!(images.list().await?.len(), 1, "the small image stays");
             assert!(images.snapshots().await?.is_empty());
         }
-        // Partial downloads may wait to be continued, unpacked layers may not.
+        // On a full disk nothing of the failed pull is worth keeping.
         let after = used(&tmpfs.0)?;
-        assert!(after < before + (20 << 20), "{before} bytes before, {after} after");
+        assert!(after < before + (1 << 20), "{before} bytes before, {after} after");
         tmpfs.resize("96m")?;
         let image = pull(&images, &big.reference).await?;
         assert_eq!(image.id, big.id);

@@ -41,7 +41,7 @@ async fn fails_then_heals(
     })?;
     let root = scope.path("root");
     let images = open(&root).await?;
-    let error = pull(&images, &proxy.reference("x:v1")).await.unwrap_err();
+    let error = pull(&images, &proxy.reference("x:v1")).await.expect_err("a lie was believed");
     let text = chain(&error);
     assert!(text.contains(expected), "{text}");
     assert_eq!(error.kind(), ErrorKind::BadImage, "{text}");

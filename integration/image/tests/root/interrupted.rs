@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use anyhow::{Context, Result};
 use integration_image::{Proxy, bulky, files, open, pull};
-use integration_support::{Pushed, Registry, RegistryOptions, Scope, require_program, require_root, wait_for};
+use integration_support::{
+    Pushed, Registry, RegistryOptions, Scope, require_program, require_root, wait_for,
+};
 
 /// A proxy that serves half of the layer and then breaks off, and whose next answer for it waits until the sender is dropped.
 fn hanging(registry: &Registry, pushed: &Pushed) -> Result<(Proxy, Arc<AtomicUsize>, mpsc::Sender<()>)> {
@@ -57,9 +59,7 @@ async fn a_pull_that_is_given_up_leaves_a_beginning_that_the_next_continues() ->
     assert!(task.await.is_err_and(|e| e.is_cancelled()));
     assert!(images.list().await?.is_empty());
     images.gc().await?;
-    wait_for("the half unpacked layer to go", || {
-        no_half_snapshot(&root).unwrap_or(false)
-    })?;
+    wait_for("the half unpacked layer to go", || no_half_snapshot(&root).unwrap_or(false))?;
     drop(release);
     proxy.forget();
     assert_eq!(pull(&images, &proxy.reference("x:v1")).await?.id, pushed.id);

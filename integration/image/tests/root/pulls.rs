@@ -40,7 +40,7 @@ async fn every_format_and_compression_by_tag_and_by_digest() -> Result<()> {
                 let images = open(&root).await?;
                 let image = pull(&images, reference).await?;
                 assert_eq!(image.id, pushed.id, "{reference}");
-                assert_eq!(image.repo_digests, [pushed.by_digest.clone()], "{reference}");
+                assert_eq!(image.repo_digests, *std::slice::from_ref(&pushed.by_digest), "{reference}");
                 let by_tag = !reference.contains('@');
                 assert_eq!(image.repo_tags.contains(&pushed.reference), by_tag, "{reference}");
                 ensure!(image.size > 0 && image.chain_id.is_some());
@@ -61,8 +61,12 @@ async fn a_second_pull_asks_once_and_fetches_nothing() -> Result<()> {
     }
     let scope = Scope::new("again")?;
     let registry = Registry::start(&scope, &RegistryOptions::default())?;
-    let pushed =
-        sample(Compression::Gzip).format(ManifestFormat::OciIndex).push(registry.address(), "a/b", "v1", None)?;
+    let pushed = sample(Compression::Gzip).format(ManifestFormat::OciIndex).push(
+        registry.address(),
+        "a/b",
+        "v1",
+        None,
+    )?;
     let proxy = integration_image::Proxy::start(registry.address(), |_, answer| answer)?;
     let images = open(scope.path("root")).await?;
     let first = pull(&images, &proxy.reference("a/b:v1")).await?;
@@ -74,7 +78,12 @@ async fn a_second_pull_asks_once_and_fetches_nothing() -> Result<()> {
     assert_eq!(proxy.requests("GET", "").len(), 0);
 
     // Another name for the same content needs only its manifest, which is here already.
-    sample(Compression::Gzip).format(ManifestFormat::OciIndex).push(registry.address(), "other", "v2", None)?;
+    sample(Compression::Gzip).format(ManifestFormat::OciIndex).push(
+        registry.address(),
+        "other",
+        "v2",
+        None,
+    )?;
     proxy.forget();
     let other = pull(&images, &proxy.reference("other:v2")).await?;
     assert_eq!((other.id, proxy.bytes()), (pushed.id, 0));

@@ -47,7 +47,8 @@ async fn two_images_fetch_the_layers_they_share_once() -> Result<()> {
     let proxy = Proxy::start(registry.address(), |_, answer| answer)?;
     let images = open(scope.path("root")).await?;
     let names = ["one:v1", "two:v1", "twice:v1"].map(|name| proxy.reference(name));
-    let (a, b, c) = tokio::join!(pull(&images, &names[0]), pull(&images, &names[1]), pull(&images, &names[2]));
+    let (a, b, c) =
+        tokio::join!(pull(&images, &names[0]), pull(&images, &names[1]), pull(&images, &names[2]));
     assert_eq!((a?.id, b?.id, c?.id), (one.id, two.id, twice.id));
     for layer in one.layers.iter().chain(&two.layers).chain(&twice.layers) {
         assert_eq!(proxy.requests("GET", layer).len(), 1, "{layer}");
