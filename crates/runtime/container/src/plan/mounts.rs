@@ -3,7 +3,7 @@
 use std::{
     ffi::CString,
     os::unix::ffi::OsStrExt,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use corten_sys::{
@@ -101,14 +101,15 @@ fn one(
     }
     let recursive = options.bind;
     let kind = match (recursive, name) {
-        (Some(recursive), _) => bind(bundle, &source, recursive, &options, at, problems),
+        // Options for a file system are ignored, as mount(2) ignores them for bind mounts: configs have them.
+        (Some(recursive), _) => bind(bundle, &source, recursive, at, problems),
         // Some writers say it by type alone.
         (None, "bind" | "none") if !source.as_os_str().is_empty() => {
-            bind(bundle, &source, false, &options, at, problems)
+            bind(bundle, &source, false, at, problems)
         }
         (None, "") => {
             problems.add(at, "neither a type nor the option bind or rbind");
-            bind(bundle, &source, false, &options, at, problems)
+            bind(bundle, &source, false, at, problems)
         }
         (None, "cgroup" | "cgroup2") => {
             MountKind::Cgroup(CgroupMount { namespaced: ns.has(Namespaces::CGROUP) })
@@ -120,6 +121,9 @@ fn one(
             copy_up: options.copy_up,
         },
     };
+    if inside_proc(mount.destination()) {
+        problems.add(at, format_args!("{} is inside of /proc", mount.destination().display()));
+    }
     if options.copy_up && name != "tmpfs" {
         problems.add(at, "tmpcopyup is only for tmpfs");
     }
@@ -135,11 +139,30 @@ fn one(
     }
 }
 
+/// Whether the destination is below /proc, where nothing may be mounted except what lxcfs imitates: sysctls, masks
+/// and security labels count on finding the kernel there (CVE-2019-16884).
+fn inside_proc(destination: &Path) -> bool {
+    const IMITATED: [&str; 10] = [
+        "cpuinfo",
+        "diskstats",
+        "loadavg",
+        "meminfo",
+        "slabinfo",
+        "stat",
+        "swaps",
+        "uptime",
+        "net/dev",
+        "sys/kernel/ns_last_pid",
+    ];
+    let normal: PathBuf = destination.components().filter(|c| matches!(c, Component::Normal(_))).collect();
+    let below = normal.strip_prefix("proc").unwrap_or(Path::new(""));
+    !below.as_os_str().is_empty() && !IMITATED.iter().any(|name| below == Path::new(name))
+}
+
 fn bind(
     bundle: &Path,
     source: &Path,
     recursive: bool,
-    options: &Options,
     at: &str,
     problems: &mut Problems,
 ) -> MountKind {
@@ -149,8 +172,6 @@ fn bind(
     if source.as_os_str().as_bytes().contains(&0) {
         problems.add(at, "source contains a NUL character");
     }
-    // runc hands such options to mount(2), which ignores them for bind mounts; so do configs rely on it.
-    let _ = &options.data;
     MountKind::Bind { source: bundle.join(source), recursive }
 }
 

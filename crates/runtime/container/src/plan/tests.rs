@@ -1,1 +1,145 @@
 //! Plans of whole configs, and what is refused.
+
+use std::path::Path;
+
+use corten_sys::mount::{Attributes, Propagation};
+use serde_json::{Value, json};
+
+use super::*;
+
+const KUBERNETES: &str = include_str!("golden/kubernetes.json");
+
+fn plan_of(config: &Value) -> Result<Plan, Vec<String>> {
+    let spec: Spec = serde_json::from_value(config.clone()).expect("a spec");
+    Plan::new(Path::new("/bundle"), &spec, Circumstances::default())
+}
+
+/// The Kubernetes config with one place (a JSON pointer) changed.
+fn with(pointer: &str, value: Value) -> Value {
+    let mut config: Value = serde_json::from_str(KUBERNETES).expect("JSON");
+    let (parent, key) = pointer.rsplit_once('/').expect("a pointer");
+    let parent = config.pointer_mut(parent).expect("its parent");
+    match parent {
+        Value::Array(items) if key == "-" => items.push(value),
+        Value::Object(fields) => drop(fields.insert(key.to_owned(), value)),
+        other => panic!("{other}"),
+    }
+    config
+}
+
+fn problems(config: &Value) -> Vec<String> {
+    plan_of(config).expect_err("it must be refused")
+}
+
+/// If a change of the plan is wanted, run the test with CORTEN_BLESS=1 and read the difference.
+#[test]
+fn the_plan_of_a_kubernetes_container() {
+    let config = serde_json::from_str(KUBERNETES).expect("JSON");
+    let text = format!("{:#?}\n", plan_of(&config).expect("a plan"));
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/plan/golden/kubernetes.txt");
+    if std::env::var_os("CORTEN_BLESS").is_some() {
+        std::fs::write(&golden, &text).expect("write");
+    }
+    let expected = std::fs::read_to_string(&golden).expect("the golden file");
+    for (i, (is, should)) in text.lines().zip(expected.lines()).enumerate() {
+        assert_eq!(is, should, "line {} of {}", i + 1, golden.display());
+    }
+    assert_eq!(text.lines().count(), expected.lines().count());
+}
+
+#[test]
+fn all_problems_are_told_at_once() {
+    let mut config = with("/linux/namespaces/-", json!({"type": "pid"}));
+    config["process"]["cwd"] = json!("relative");
+    config["process"]["args"] = json!([]);
+    let problems = problems(&config);
+    assert_eq!(problems.len(), 3, "{problems:?}");
+}
+
+#[test]
+fn what_nobody_would_do_is_refused() {
+    for (pointer, value, field) in [
+        ("/linux/intelRdt", json!({"closID": "x"}), "linux.intelRdt"),
+        ("/linux/netDevices", json!({"eth1": {}}), "linux.netDevices"),
+        ("/linux/timeOffsets", json!({"boottime": {"secs": 1}}), "linux.timeOffsets"),
+        ("/linux/rootfsPropagation", json!("sideways"), "linux.rootfsPropagation"),
+        ("/linux/personality", json!({"domain": "LINUX", "flags": ["x"]}), "linux.personality"),
+        ("/linux/uidMappings", json!([{"containerID": 0, "hostID": 1, "size": 1}]), "linux.uidMappings"),
+        ("/process/oomScoreAdj", json!(1001), "process.oomScoreAdj"),
+        ("/process/env/-", json!("no equals sign"), "process.env[3]"),
+        ("/linux/sysctl", json!({"vm.swappiness": "1"}), "linux.sysctl[\"vm.swappiness\"]"),
+        ("/linux/sysctl", json!({"kernel.hostname": "x"}), "linux.sysctl[\"kernel.hostname\"]"),
+        ("/linux/sysctl", json!({"net.../../x": "1"}), "linux.sysctl"),
+        ("/linux/devices", json!([{"path": "/dev/x", "type": "a"}]), "linux.devices[0]"),
+        ("/mounts/-", json!({"destination": "/x", "type": "bind", "options": ["bind"]}), "mounts[12]"),
+        (
+            "/mounts/-",
+            json!({"destination": "/x", "source": "/y", "options": ["bind", "idmap"]}),
+            "mounts[12]",
+        ),
+        ("/mounts/-", json!({"destination": "/proc/keys", "type": "tmpfs", "source": "t"}), "mounts[12]"),
+    ] {
+        let problems = problems(&with(pointer, value));
+        assert!(problems.iter().any(|p| p.starts_with(field)), "{pointer}: {problems:?}");
+    }
+}
+
+#[test]
+fn sysctls_that_are_the_containers_own_pass() {
+    let keys = json!({"net.ipv4.conf.eth0/1.forwarding": "1", "fs/mqueue/msg_max": "5", "kernel.sem": "1 2 3 4"});
+    let plan = plan_of(&with("/linux/sysctl", keys)).expect("a plan");
+    let paths: Vec<_> = plan.sysctl.iter().map(|(path, _)| path.to_str().expect("UTF-8")).collect();
+    assert_eq!(paths, ["fs/mqueue/msg_max", "kernel/sem", "net/ipv4/conf/eth0.1/forwarding"]);
+}
+
+#[test]
+fn mount_options_mean_what_they_say() {
+    let mount = |options: &[&str]| {
+        let mount = json!({"destination": "/x", "source": "/y", "type": "none", "options": options});
+        plan_of(&with("/mounts/-", mount)).expect("a plan").mounts.pop().expect("the mount")
+    };
+    let plain = mount(&["bind"]);
+    assert_eq!((plain.set, plain.clear), (Attributes::empty(), Attributes::empty()));
+    assert_eq!(mount(&["rbind", "ro", "rw"]).clear, Attributes::RDONLY);
+    assert_eq!(mount(&["rbind", "rro", "nosuid"]).set_recursive, Attributes::RDONLY);
+    assert_eq!(mount(&["bind", "noatime", "strictatime"]).set, Attributes::STRICTATIME);
+    let relatime = mount(&["bind", "relatime"]);
+    assert_eq!((relatime.set, relatime.clear), (Attributes::empty(), Attributes::ATIME));
+    let propagated = mount(&["rbind", "rslave", "shared"]);
+    assert_eq!(propagated.propagation, [(Propagation::Slave, true), (Propagation::Shared, false)]);
+    assert_eq!(mount(&["bind"]).kind, MountKind::Bind { source: "/y".into(), recursive: false });
+}
+
+#[test]
+fn of_a_name_given_twice_the_last_value_counts() {
+    let env = json!(["A=1", "HOME=", "A=2", "B=x=y"]);
+    let plan = plan_of(&with("/process/env", env)).expect("a plan");
+    let env: Vec<_> = plan.process.env.iter().map(|e| e.to_str().expect("UTF-8")).collect();
+    assert_eq!(env, ["A=2", "B=x=y"]);
+    assert!(plan.process.needs_home);
+}
+
+#[test]
+fn the_hosts_dev_is_left_alone() {
+    let dev = json!({"destination": "/dev", "source": "/dev", "options": ["rbind"]});
+    assert!(plan_of(&with("/mounts/-", dev)).expect("a plan").devices.is_none());
+}
+
+#[test]
+fn joining_the_user_namespace_comes_last() {
+    let mut config = with("/linux/namespaces/-", json!({"type": "user", "path": "/p/user"}));
+    config["linux"]["namespaces"].as_array_mut().expect("a list").rotate_right(1);
+    let plan = plan_of(&config).expect("a plan");
+    let order: Vec<_> = plan.namespaces.join.iter().map(|join| join.path.to_str().expect("UTF-8")).collect();
+    assert_eq!(order, ["/run/corten/pods/1/ns/net", "/run/corten/pods/1/ns/ipc", "/p/user"]);
+}
+
+#[test]
+fn lists_of_numbers() {
+    assert_eq!(bit_list("0-2,5"), Some(vec![0b10_0111]));
+    assert_eq!(bit_list("64"), Some(vec![0, 1]));
+    assert_eq!(bit_list(""), Some(vec![]));
+    for bad in ["x", "3-1", "1-", "99999999"] {
+        assert_eq!(bit_list(bad), None, "{bad}");
+    }
+}
