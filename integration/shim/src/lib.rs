@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -32,7 +33,9 @@ pub struct Pod<'a> {
 /// # Errors
 /// What the test says, or what was left.
 pub fn on(kind: Kind, name: &str, body: impl AsyncFnOnce(&Pod<'_>) -> Result<()>) -> Result<()> {
-    if !integration_support::require_root() || !integration_support::require_binary("containerd-shim-corten-v2") {
+    if !integration_support::require_root()
+        || !integration_support::require_binary("containerd-shim-corten-v2")
+    {
         return Ok(());
     }
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -54,7 +57,7 @@ impl<'a> Pod<'a> {
         let dir = scope.make_dir("state/pods/pod")?;
         let shims = Shims::new(ShimConfig {
             binary: integration_support::binary("containerd-shim-corten-v2")?,
-            runtime_binary: runtime.binary().to_owned(),
+            runtime_binary: runtime_binary(scope, runtime)?,
             runtime_root: runtime.root().to_owned(),
             state_dir: state.clone(),
             namespace: "test".to_owned(),
@@ -161,10 +164,8 @@ impl<'a> Pod<'a> {
     #[must_use]
     pub fn dead(&self) -> Vec<DeadTask> {
         let entries = fs::read_dir(self.state.join("containers")).into_iter().flatten().flatten();
-        let task = |e: fs::DirEntry| DeadTask {
-            id: e.file_name().to_string_lossy().into_owned(),
-            bundle: e.path(),
-        };
+        let task =
+            |e: fs::DirEntry| DeadTask { id: e.file_name().to_string_lossy().into_owned(), bundle: e.path() };
         entries.map(task).collect()
     }
 
@@ -201,6 +202,22 @@ impl<'a> Pod<'a> {
     }
 }
 
+/// What the shim is to run. crun refuses a hybrid cgroup layout with controllers on its v2 half: a script hides them.
+fn runtime_binary(scope: &Scope, runtime: &Runtime) -> Result<PathBuf> {
+    if runtime.kind() != Kind::Crun || !integration_support::hybrid_shows_controllers() {
+        return Ok(runtime.binary().to_owned());
+    }
+    let (script, empty) = (scope.path("crun"), scope.path("no-controllers"));
+    fs::write(&empty, "")?;
+    let hide = format!("mount --bind {} /sys/fs/cgroup/unified/cgroup.controllers", empty.display());
+    let run = format!("exec {} \"$@\"", runtime.binary().display());
+    let text =
+        format!("#!/bin/sh\nexec unshare -m --propagation unchanged sh -c '{hide} && {run}' crun \"$@\"\n");
+    fs::write(&script, text)?;
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+    Ok(script)
+}
+
 /// The lines of a log: stream, tag, text.
 ///
 /// # Errors
@@ -213,7 +230,10 @@ pub fn parse_log(path: &Path) -> Result<Vec<(String, String, String)>> {
             let fields: Vec<_> = line.splitn(4, ' ').collect();
             let [time, stream, tag, content] = fields.as_slice() else { bail!("not an entry: {line:?}") };
             ensure!(time.len() == 30 && time.ends_with('Z'), "not a time: {line:?}");
-            ensure!(["stdout", "stderr"].contains(stream) && ["P", "F"].contains(tag), "not an entry: {line:?}");
+            ensure!(
+                ["stdout", "stderr"].contains(stream) && ["P", "F"].contains(tag),
+                "not an entry: {line:?}"
+            );
             Ok(((*stream).to_owned(), (*tag).to_owned(), (*content).to_owned()))
         })
         .collect()

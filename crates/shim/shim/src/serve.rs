@@ -51,9 +51,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let socket = PathBuf::from(args.socket.strip_prefix("unix://").unwrap_or(&args.socket));
     let listener = take_listener().context("take over the socket")?;
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start tokio")?;
-    let result = LocalSet::new().block_on(&tokio, serve(args, &socket, listener));
-    let _ = std::fs::remove_file(&socket); // nobody can reach us any more
-    result
+    LocalSet::new().block_on(&tokio, serve(args, &socket, listener))
 }
 
 /// The listening socket is our standard input.
@@ -93,6 +91,8 @@ async fn serve(args: Args, socket: &Path, listener: UnixListener) -> anyhow::Res
         () = shim.leave.notified() => {}
     }
     shim.events.flush().await;
+    // Before connections close: whoever waits for that finds nothing of us.
+    let _ = std::fs::remove_file(socket);
     Ok(())
 }
 

@@ -96,7 +96,8 @@ fn leave_behind(args: &Args, address: &str, listener: UnixListener) -> anyhow::R
         .arg(&args.runtime)
         .stdin(Stdio::from(OwnedFd::from(listener)))
         .stdout(Stdio::null())
-        .stderr(Stdio::null());
+        // What a shim says when it dies is read by whoever wonders why.
+        .stderr(fs::File::create("shim.log").map_or_else(|_| Stdio::null(), Stdio::from));
     if let Some(root) = &args.runtime_root {
         command.arg("-runtime-root").arg(root);
     }
@@ -104,7 +105,12 @@ fn leave_behind(args: &Args, address: &str, listener: UnixListener) -> anyhow::R
         command.arg("-debug");
     }
     // systemd's notifications aren't for a container's runtime.
-    command.arg("serve").env_remove("NOTIFY_SOCKET").env_remove("LISTEN_FDS").env_remove("LISTEN_PID").env_remove(STATE_DIR);
+    command
+        .arg("serve")
+        .env_remove("NOTIFY_SOCKET")
+        .env_remove("LISTEN_FDS")
+        .env_remove("LISTEN_PID")
+        .env_remove(STATE_DIR);
     let child = command.spawn().context("start the shim")?;
     write_atomic("shim.pid", child.id().to_string(), Durability::Volatile).context("write the PID file")
 }

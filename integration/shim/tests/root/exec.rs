@@ -25,7 +25,10 @@ async fn busy(pod: &Pod<'_>) -> Result<String> {
 async fn output_and_exit_code(pod: &Pod<'_>) -> Result<()> {
     let id = busy(pod).await?;
     let out = pod.exec(&id, "echo out; printf err >&2; exit 17", None).await?;
-    ensure!(out.exit_code == 17 && out.stdout == b"out\n" && out.stderr == b"err" && !out.timed_out, "{out:?}");
+    ensure!(
+        out.exit_code == 17 && out.stdout == b"out\n" && out.stderr == b"err" && !out.timed_out,
+        "{out:?}"
+    );
     let out = pod.exec(&id, "kill -9 $$", None).await?;
     ensure!(out.exit_code == 137 && !out.timed_out, "{out:?}");
     pod.remove(&id).await
@@ -43,7 +46,8 @@ fn find(needle: &str) -> Option<u32> {
 async fn a_timeout_kills_the_whole_tree(pod: &Pod<'_>) -> Result<()> {
     let id = busy(pod).await?;
     let mark = format!("7{}", std::process::id());
-    let script = format!("sleep {mark}1 & setsid sleep {mark}2 & sh -c 'sleep {mark}3; true' & echo begun; wait");
+    let script =
+        format!("sleep {mark}1 & setsid sleep {mark}2 & sh -c 'sleep {mark}3; true' & echo begun; wait");
     let begin = Instant::now();
     let out = pod.exec(&id, &script, Some(Duration::from_millis(700))).await?;
     let took = begin.elapsed();
@@ -83,7 +87,9 @@ async fn many_at_once(pod: &Pod<'_>) -> Result<()> {
         .map(|n| {
             let (shim, id) = (pod.shim.clone(), id.clone());
             let script = format!("echo {n}; exit {n}");
-            tokio::spawn(async move { shim.exec_sync(&id, process(&["/bin/sh", "-c", &script]), None, 0).await })
+            tokio::spawn(
+                async move { shim.exec_sync(&id, process(&["/bin/sh", "-c", &script]), None, 0).await },
+            )
         })
         .collect();
     for (n, exec) in execs.into_iter().enumerate() {

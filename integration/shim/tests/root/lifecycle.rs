@@ -38,7 +38,10 @@ async fn a_container_runs_and_is_deleted(pod: &Pod<'_>) -> Result<()> {
     let record: Value = serde_json::from_slice(&std::fs::read(bundle.join("exit.json"))?)?;
     ensure!(record["exit_status"] == 3 && record["exited_at_ns"] == exit.exited_at_ns, "{record}");
     let task = pod.task(&id).await?;
-    ensure!(task.status == TaskStatus::Stopped && task.exit == Some(exit) && task.started_at_ns > 0, "{task:?}");
+    ensure!(
+        task.status == TaskStatus::Stopped && task.exit == Some(exit) && task.started_at_ns > 0,
+        "{task:?}"
+    );
     ensure!(pod.shim.delete(&id).await?.status == 3);
     ensure!(pod.shim.list().await?.is_empty());
     let mut log = pod.log("c")?;
@@ -49,7 +52,8 @@ async fn a_container_runs_and_is_deleted(pod: &Pod<'_>) -> Result<()> {
 }
 
 async fn exit_codes_and_signals(pod: &Pod<'_>) -> Result<()> {
-    for (name, script, status) in [("zero", "exit 0", 0), ("max", "exit 255", 255), ("nil", "kill -9 $$", 0)] {
+    for (name, script, status) in [("zero", "exit 0", 0), ("max", "exit 255", 255), ("nil", "kill -9 $$", 0)]
+    {
         let id = pod.sh(name, script).await?;
         // PID 1 can't kill itself: that one just ends.
         ensure!(pod.shim.wait(&id).await?.status == status, "{name}");
@@ -115,7 +119,10 @@ async fn wrong_order_is_refused(pod: &Pod<'_>) -> Result<()> {
         ("start twice", pod.shim.start(&id).await.err()),
         ("reopen no log", None),
     ] {
-        ensure!(what == "reopen no log" || error.is_some_and(|e| e.code() == Code::FailedPrecondition), "{what}");
+        ensure!(
+            what == "reopen no log" || error.is_some_and(|e| e.code() == Code::FailedPrecondition),
+            "{what}"
+        );
     }
     pod.remove(&id).await
 }

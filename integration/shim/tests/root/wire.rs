@@ -59,7 +59,9 @@ async fn garbage_is_answered_or_the_connection_closed(pod: &Pod<'_>) -> Result<(
 async fn unknown_names_are_unimplemented(pod: &Pod<'_>) -> Result<()> {
     let client = pod.client().await?;
     let request = StateRequest::default();
-    for (service, method) in [("no.such.Service", "State"), (TASK[0], "NoSuchMethod"), (TASK[1], "Checkpoint")] {
+    for (service, method) in
+        [("no.such.Service", "State"), (TASK[0], "NoSuchMethod"), (TASK[1], "Checkpoint")]
+    {
         let error = client.call::<()>(service, method, &request, None).await.err();
         ensure!(error.is_some_and(|s| s.code == Code::Unimplemented), "{service} {method}");
     }
