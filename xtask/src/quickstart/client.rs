@@ -13,22 +13,16 @@ pub(crate) struct Client {
     binary: PathBuf,
     socket: PathBuf,
     logs: PathBuf,
-    cgroup: String,
 }
 
 impl Client {
     pub(super) fn new(binary: PathBuf, scope: &Scope) -> Self {
-        Self { binary, socket: PathBuf::new(), logs: scope.path("logs"), cgroup: scope.cgroup("pod") }
+        Self { binary, socket: PathBuf::new(), logs: scope.path("logs") }
     }
 
     /// The client of a daemon.
     pub(super) fn of(self, daemon: &Daemon) -> Self {
         Self { socket: daemon.socket(), ..self }
-    }
-
-    /// The parent cgroup for the pod.
-    pub(super) fn cgroup(&self) -> &str {
-        &self.cgroup
     }
 
     /// Where logs go.

@@ -3,10 +3,15 @@
 //! Everything that it starts is its own: a registry on loopback, a daemon with private directories, a bridge. Nothing
 //! stays, also not after a failure or Ctrl-C.
 
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use anyhow::{Context, Result, bail};
-use integration_support::{Daemon, DaemonOptions, ImageBuilder, Pushed, Registry, RegistryOptions, Scope};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use integration_support::{
+    Compression, Daemon, DaemonOptions, ImageBuilder, LayerEntry, Pushed, Registry, RegistryOptions, Scope,
+};
+use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::{build, setup};
 
@@ -25,7 +30,10 @@ pub(crate) fn quickstart() -> Result<()> {
     let interrupts = Interrupts::watch()?;
     let mut stages = Stages::new(interrupts);
     stages.run("install what is missing from Debian", || setup::install(&setup::QUICKSTART))?;
-    let bin = stages.run("build release binaries", build::build)?;
+    let bin = match std::env::var_os("CORTEN_BIN_DIR") {
+        Some(dir) => PathBuf::from(dir),
+        None => stages.run("build release binaries", build::build)?,
+    };
 
     let scope = Scope::new("quickstart")?;
     let result = with_registry(&scope, &mut stages, Client::new(bin.join("cortenctl"), &scope));
@@ -43,7 +51,9 @@ fn with_registry(scope: &Scope, stages: &mut Stages, client: Client) -> Result<(
     let image = stages.run("make an image of busybox and push it", || push(&registry))?;
     println!("  {} ({})", image.reference, image.id);
     let mut daemon = stages.run("start cortend with directories of its own", || {
-        Daemon::start(scope, DaemonOptions::default())
+        // Pods without a parent cgroup of their own get one below this, and it goes with them.
+        let args = vec!["--cgroup-parent".to_owned(), scope.cgroup_parent()];
+        Daemon::start(scope, DaemonOptions { args, ..DaemonOptions::default() })
     })?;
     let client = client.of(&daemon);
     let toured = tour::tour(stages, &client, &mut daemon, &image);
@@ -52,8 +62,25 @@ fn with_registry(scope: &Scope, stages: &mut Stages, client: Client) -> Result<(
     toured.and(removed).and(stopped)
 }
 
+/// busybox, and two layers that are large enough to watch.
 fn push(registry: &Registry) -> Result<Pushed> {
-    ImageBuilder::busybox()?.push(registry.address(), "corten/quickstart", "1", None)
+    let file = |name: &str, seed| LayerEntry::File(format!("srv/{name}"), 0o644, noise(seed, 12 << 20));
+    let image = ImageBuilder::busybox()?
+        .layer(vec![LayerEntry::Dir("srv".into(), 0o755), file("first", 1)], Compression::Gzip)
+        .layer(vec![file("second", 2)], Compression::Zstd);
+    image.push(registry.address(), "corten/quickstart", "1", None)
+}
+
+/// Bytes that don't compress (xorshift).
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    (0..len / 8).flat_map(|_| next()).collect()
 }
 
 /// Also after a failure: whatever pods and images there are go.
@@ -71,24 +98,24 @@ fn remove_all(client: &Client, daemon: &mut Daemon) -> Result<()> {
     Ok(())
 }
 
-/// Ctrl-C and SIGTERM as something to ask for, so that cleaning up is ordinary code.
+/// Ctrl-C and SIGTERM as something to ask for, so that cleaning up is ordinary code. The signals are handled and not
+/// blocked: programs that we start would inherit the block, and couldn't be told to end.
 #[derive(Debug)]
-struct Interrupts(SignalFd);
+struct Interrupts(Arc<AtomicBool>);
 
 impl Interrupts {
     fn watch() -> Result<Self> {
-        let mut set = SigSet::empty();
-        set.add(Signal::SIGINT);
-        set.add(Signal::SIGTERM);
-        // Programs that we start get an empty mask from the standard library.
-        set.thread_block().context("can't block signals")?;
-        Ok(Self(SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?))
+        let seen = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM] {
+            signal_hook::flag::register(signal, Arc::clone(&seen)).context("can't watch for Ctrl-C")?;
+        }
+        Ok(Self(seen))
     }
 
     fn check(&self) -> Result<()> {
-        match self.0.read_signal()? {
-            Some(_) => bail!("interrupted"),
-            None => Ok(()),
+        if self.0.load(Ordering::Relaxed) {
+            bail!("interrupted");
         }
+        Ok(())
     }
 }

@@ -22,16 +22,7 @@ pub(super) fn tour(stages: &mut Stages, client: &Client, daemon: &mut Daemon, im
     stages.run("pull the image", || client.show(&["pull", reference]))?;
     stages.run("make a pod on a CNI bridge", || {
         let logs = client.logs();
-        client.show(&[
-            "pod",
-            "create",
-            "--name",
-            "demo",
-            "--log-dir",
-            &logs,
-            "--cgroup-parent",
-            client.cgroup(),
-        ])
+        client.show(&["pod", "create", "--name", "demo", "--log-dir", &logs])
     })?;
     stages.run("run two containers in it", || {
         client.show(&["run", "-d", "--pod", "demo", "--name", "counter", reference, "sh", "-c", COUNTER])?;

@@ -123,8 +123,12 @@ impl View {
     fn enter(&mut self, message: &PullProgress) -> (ProgressBar, bool) {
         let phase = message.phase();
         let (last, bar) = self.blobs.entry(message.digest.clone()).or_insert_with(|| {
-            let bar = if self.mode == Mode::Bars { ProgressBar::new(0) } else { ProgressBar::hidden() };
-            (PullPhase::Unspecified, if self.mode == Mode::Bars { self.bars.add(bar) } else { bar })
+            if self.mode != Mode::Bars {
+                return (PullPhase::Unspecified, ProgressBar::hidden());
+            }
+            // The style first: a bar is drawn as soon as it's added.
+            let bar = ProgressBar::new(message.total).with_style(still_style());
+            (PullPhase::Unspecified, self.bars.add(bar))
         });
         let entered = *last != phase;
         *last = phase;
@@ -147,9 +151,10 @@ impl View {
     fn bar(&mut self, image: &str, message: &PullProgress) {
         let phase = message.phase();
         if phase == PullPhase::Complete {
-            for (_, bar) in self.blobs.values() {
+            for (digest, (_, bar)) in &self.blobs {
                 if !bar.is_finished() {
-                    bar.abandon();
+                    bar.set_style(still_style());
+                    bar.abandon_with_message(if digest.is_empty() { "complete" } else { "done" });
                 }
             }
             return;
@@ -174,7 +179,7 @@ impl View {
 }
 
 fn moving_style() -> ProgressStyle {
-    let template = "{prefix:12}  {msg:11} [{bar:30}] {bytes:>10}/{total_bytes:<10} {bytes_per_sec}";
+    let template = "{prefix:12}  {msg:11} [{bar:30}] {decimal_bytes:>10}/{decimal_total_bytes:<10} {decimal_bytes_per_sec}";
     ProgressStyle::with_template(template)
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("=> ")
@@ -243,7 +248,7 @@ mod tests {
     #[test]
     fn the_templates_are_valid() {
         ProgressStyle::with_template(
-            "{prefix:12}  {msg:11} [{bar:30}] {bytes:>10}/{total_bytes:<10} {bytes_per_sec}",
+            "{prefix:12}  {msg:11} [{bar:30}] {decimal_bytes:>10}/{decimal_total_bytes:<10} {decimal_bytes_per_sec}",
         )
         .expect("moving");
         ProgressStyle::with_template("{prefix:12}  {msg}").expect("still");
