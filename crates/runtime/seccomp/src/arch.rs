@@ -7,7 +7,7 @@ use crate::{
     action::{KILL_THREAD, NO_SUCH_CALL},
     rules::Rules,
     search,
-    table::{AARCH64, X86, X86_64, X32},
+    table::{AARCH64, X32, X86, X86_64},
 };
 
 pub(crate) const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
@@ -46,7 +46,11 @@ const TARGETS: [(Arch, Target); 4] = [
 ];
 
 /// What the filter is for: the machine's own architecture first, then the profile's.
-pub(crate) fn targets(archs: &[Arch], native: Arch, warnings: &mut Vec<String>) -> Result<Vec<Target>, Error> {
+pub(crate) fn targets(
+    archs: &[Arch],
+    native: Arch,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<Target>, Error> {
     let native = match native {
         Arch::ScmpArchNative if cfg!(target_arch = "x86_64") => Arch::ScmpArchX86_64,
         Arch::ScmpArchNative if cfg!(target_arch = "aarch64") => Arch::ScmpArchAarch64,
@@ -102,7 +106,13 @@ fn block(targets: &[Target], audit: u32, rules: &Rules) -> Vec<Instruction> {
         block.extend(x86_64);
         block.extend(x32);
     } else {
-        block.extend(targets.iter().find(|target| target.audit == audit).map(|t| numbers(t, rules)).unwrap_or_default());
+        block.extend(
+            targets
+                .iter()
+                .find(|target| target.audit == audit)
+                .map(|t| numbers(t, rules))
+                .unwrap_or_default(),
+        );
     }
     block
 }
@@ -116,7 +126,8 @@ fn numbers(target: &Target, rules: &Rules) -> Vec<Instruction> {
         code.push(op(JUMP_GREATER, 0, 1, base + newest));
         code.push(op(RETURN, 0, 0, NO_SUCH_CALL));
     }
-    code.extend(search::tree(&decisions, rules.default, base));
+    let wide = !matches!(target.column, X86 | X32);
+    code.extend(search::tree(&decisions, rules.default, base, wide));
     code
 }
 

@@ -1,4 +1,7 @@
 //! Conditions on arguments. An argument has 64 bits, a BPF register 32: two loads each, high half first.
+//!
+//! On architectures with 32-bit arguments only the low half counts, of the profile's values too. On x32 the high
+//! half may hold anything, and the kernel doesn't look at it either.
 
 use oci_spec::runtime::{LinuxSeccompArg, LinuxSeccompOperator as Operator};
 
@@ -33,15 +36,15 @@ struct Step {
 }
 
 /// The rules one after the other, and at last the default.
-pub(crate) fn chain(rules: &[Rule], default: u32) -> Vec<Instruction> {
-    let mut code: Vec<Instruction> = rules.iter().flat_map(rule).collect();
+pub(crate) fn chain(rules: &[Rule], default: u32, wide: bool) -> Vec<Instruction> {
+    let mut code: Vec<Instruction> = rules.iter().flat_map(|rule| one(rule, wide)).collect();
     code.push(op(RETURN, 0, 0, default));
     code
 }
 
 /// Falls through to what follows if the rule doesn't apply.
-fn rule(rule: &Rule) -> Vec<Instruction> {
-    let conditions: Vec<Vec<Step>> = rule.conditions.iter().map(steps).collect();
+fn one(rule: &Rule, wide: bool) -> Vec<Instruction> {
+    let conditions: Vec<Vec<Step>> = rule.conditions.iter().map(|condition| steps(condition, wide)).collect();
     let mut left: usize = conditions.iter().map(Vec::len).sum();
     let mut code = Vec::with_capacity(left + 1);
     for condition in &conditions {
@@ -61,7 +64,17 @@ fn rule(rule: &Rule) -> Vec<Instruction> {
     code
 }
 
-fn steps(condition: &LinuxSeccompArg) -> Vec<Step> {
+fn steps(condition: &LinuxSeccompArg, wide: bool) -> Vec<Step> {
+    let steps = wide_steps(condition);
+    if wide {
+        return steps;
+    }
+    // The low half is tested last: from its load on.
+    let low = steps.iter().rposition(|step| step.code == LOAD).unwrap_or(0);
+    steps.into_iter().skip(low).collect()
+}
+
+fn wide_steps(condition: &LinuxSeccompArg) -> Vec<Step> {
     let step = |code, k, yes, no| Step { code, k, yes, no };
     let plain = |code, k| step(code, k, To::Next, To::Next);
     // Offsets in struct seccomp_data, in which the halves have the machine's order: little endian all of ours.

@@ -65,11 +65,14 @@ const MAX_LENGTH: usize = 4096;
 /// # Errors
 /// What in the profile contradicts itself or can't be.
 pub fn compile(profile: &LinuxSeccomp, options: Options) -> Result<Program, Error> {
-    if profile.listener_path().is_none() && profile.listener_metadata().as_ref().is_some_and(|m| !m.is_empty()) {
+    if profile.listener_path().is_none()
+        && profile.listener_metadata().as_ref().is_some_and(|m| !m.is_empty())
+    {
         return Err(Error::Metadata);
     }
     let mut warnings = Vec::new();
-    let targets = arch::targets(profile.architectures().as_deref().unwrap_or_default(), options.native, &mut warnings)?;
+    let targets =
+        arch::targets(profile.architectures().as_deref().unwrap_or_default(), options.native, &mut warnings)?;
     let rules = rules::Rules::read(profile, &mut warnings)?;
     let filter = arch::program(&targets, &rules);
     if filter.len() > MAX_LENGTH {

@@ -1,6 +1,8 @@
 //! The profile's rules, sorted by system call.
 
-use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator, LinuxSyscall};
+use oci_spec::runtime::{
+    LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator, LinuxSyscall,
+};
 
 use crate::{
     Error, action,
@@ -14,9 +16,26 @@ const MULTIPLEXED: &[(&str, u16, &[&str])] = &[
         "socketcall",
         1,
         &[
-            "socket", "bind", "connect", "listen", "accept", "getsockname", "getpeername", "socketpair", "send",
-            "recv", "sendto", "recvfrom", "shutdown", "setsockopt", "getsockopt", "sendmsg", "recvmsg", "accept4",
-            "recvmmsg", "sendmmsg",
+            "socket",
+            "bind",
+            "connect",
+            "listen",
+            "accept",
+            "getsockname",
+            "getpeername",
+            "socketpair",
+            "send",
+            "recv",
+            "sendto",
+            "recvfrom",
+            "shutdown",
+            "setsockopt",
+            "getsockopt",
+            "sendmsg",
+            "recvmsg",
+            "accept4",
+            "recvmmsg",
+            "sendmmsg",
         ],
     ),
     ("ipc", 1, &["semop", "semget", "semctl", "semtimedop"]),
@@ -61,9 +80,12 @@ impl Rules {
         }
         let at = || ".defaultErrnoRet".to_owned();
         let default = action::value(profile.default_action(), profile.default_errno_ret(), at)?;
-        let enosys =
-            !matches!(profile.default_action(), LinuxSeccompAction::ScmpActAllow | LinuxSeccompAction::ScmpActLog);
-        let mut rules = Self { entries: vec![Entry::default(); SYSCALLS.len()], default, enosys, notify: false };
+        let enosys = !matches!(
+            profile.default_action(),
+            LinuxSeccompAction::ScmpActAllow | LinuxSeccompAction::ScmpActLog
+        );
+        let mut rules =
+            Self { entries: vec![Entry::default(); SYSCALLS.len()], default, enosys, notify: false };
         for (index, syscall) in profile.syscalls().iter().flatten().enumerate() {
             rules.add(index, syscall, warnings)?;
         }
@@ -129,7 +151,8 @@ impl Rules {
             let Ok(through) = SYSCALLS.binary_search_by_key(through, |(name, _)| name) else { continue };
             let mut rules = Vec::new();
             for (code, name) in (u64::from(*first)..).zip(*names) {
-                let entry = SYSCALLS.binary_search_by_key(name, |(name, _)| name).map(|index| &self.entries[index]);
+                let entry =
+                    SYSCALLS.binary_search_by_key(name, |(name, _)| name).map(|index| &self.entries[index]);
                 if let Ok(Entry { always: Some(action), .. }) = entry {
                     rules.push(Rule { conditions: vec![equals(0, code)], action: *action });
                 }
@@ -152,7 +175,8 @@ impl Rules {
 
 /// One rule; or one per condition if two are about the same argument.
 fn alternatives(args: &[LinuxSeccompArg], action: u32) -> Vec<Rule> {
-    let repeated = args.iter().enumerate().any(|(i, arg)| args[..i].iter().any(|other| other.index() == arg.index()));
+    let repeated =
+        args.iter().enumerate().any(|(i, arg)| args[..i].iter().any(|other| other.index() == arg.index()));
     if repeated {
         return args.iter().map(|arg| Rule { conditions: vec![*arg], action }).collect();
     }

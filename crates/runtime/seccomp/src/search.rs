@@ -23,11 +23,11 @@ enum Decision<'a> {
     Chain(&'a [Rule]),
 }
 
-/// The code for all numbers; `base` is added to them.
-pub(crate) fn tree(decisions: &Decisions<'_>, default: u32, base: u32) -> Vec<Instruction> {
+/// The code for all numbers; `base` is added to them. `wide`: arguments have 64 bits.
+pub(crate) fn tree(decisions: &Decisions<'_>, default: u32, base: u32, wide: bool) -> Vec<Instruction> {
     let intervals = intervals(decisions, default);
     let mut code = Vec::new();
-    emit(&intervals, default, base, &mut code);
+    Tree { default, base, wide }.emit(&intervals, &mut code);
     code
 }
 
@@ -46,32 +46,42 @@ fn push<'a>(intervals: &mut Vec<Interval<'a>>, start: u32, decision: Decision<'a
     if intervals.last().is_some_and(|last| last.start == start) {
         intervals.pop();
     }
-    if intervals.last().is_none_or(|last| last.decision != decision || matches!(decision, Decision::Chain(_))) {
+    if intervals.last().is_none_or(|last| last.decision != decision || matches!(decision, Decision::Chain(_)))
+    {
         intervals.push(Interval { start, decision });
     }
 }
 
-fn emit(intervals: &[Interval<'_>], default: u32, base: u32, code: &mut Vec<Instruction>) {
-    if let [only] = intervals {
-        match only.decision {
-            Decision::Return(value) => code.push(op(RETURN, 0, 0, value)),
-            Decision::Chain(rules) => code.extend(chain(rules, default)),
+/// What is the same for all nodes.
+struct Tree {
+    default: u32,
+    base: u32,
+    wide: bool,
+}
+
+impl Tree {
+    fn emit(&self, intervals: &[Interval<'_>], code: &mut Vec<Instruction>) {
+        if let [only] = intervals {
+            match only.decision {
+                Decision::Return(value) => code.push(op(RETURN, 0, 0, value)),
+                Decision::Chain(rules) => code.extend(chain(rules, self.default, self.wide)),
+            }
+            return;
         }
-        return;
+        let (left, right) = intervals.split_at(intervals.len() / 2);
+        let Some(first) = right.first() else { return };
+        let start = self.base + first.start;
+        let at = code.len();
+        code.push(op(JUMP_GREATER_EQUAL, 0, 0, start));
+        self.emit(left, code);
+        let distance = length(&code[at + 1..]);
+        if let Ok(near) = u8::try_from(distance) {
+            code[at].jt = near;
+        } else {
+            // Too far for a conditional jump: past an unconditional one if the number is lower.
+            code[at].jf = 1;
+            code.insert(at + 1, op(JUMP, 0, 0, distance));
+        }
+        self.emit(right, code);
     }
-    let (left, right) = intervals.split_at(intervals.len() / 2);
-    let Some(first) = right.first() else { return };
-    let start = base + first.start;
-    let at = code.len();
-    code.push(op(JUMP_GREATER_EQUAL, 0, 0, start));
-    emit(left, default, base, code);
-    let distance = length(&code[at + 1..]);
-    if let Ok(near) = u8::try_from(distance) {
-        code[at].jt = near;
-    } else {
-        // Too far for a conditional jump: past an unconditional one if the number is lower.
-        code[at].jf = 1;
-        code.insert(at + 1, op(JUMP, 0, 0, distance));
-    }
-    emit(right, default, base, code);
 }
