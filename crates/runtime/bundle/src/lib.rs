@@ -6,6 +6,7 @@
 
 mod error;
 mod place;
+mod unknown;
 mod validate;
 
 pub use error::{Error, Problem, Result};
@@ -14,6 +15,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
 };
+pub use unknown::unknown_fields;
 pub use validate::validate;
 
 /// A directory with a config.json, loaded.
@@ -63,4 +65,51 @@ pub fn parse<T: serde::de::DeserializeOwned>(json: &[u8], path: &Path) -> Result
         field: place::field_at(json, source.line(), source.column()),
         source,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(json: &str) -> Result<Bundle> {
+        let dir = tempfile::tempdir().expect("temp dir");
+        fs::write(dir.path().join("config.json"), json).expect("write");
+        Bundle::load(dir.path())
+    }
+
+    #[test]
+    fn loads_and_resolves() {
+        let bundle = load(r#"{"ociVersion":"1.0.0","root":{"path":"fs"}}"#).expect("loads");
+        assert_eq!(bundle.rootfs(), bundle.path.join("fs"));
+        let absolute = load(r#"{"root":{"path":"/fs"}}"#).expect("loads");
+        assert_eq!(absolute.rootfs(), Path::new("/fs"));
+    }
+
+    #[test]
+    fn errors_name_file_field_and_line() {
+        for (json, expected) in [
+            ("{\n \"process\": {\"user\": {\"uid\": \"root\"}}}", "at process.user.uid"),
+            (
+                "{\"linux\": {\"namespaces\": [{\"type\": \"pid\"}, {\"type\": \"disk\"}]}}",
+                "at linux.namespaces[1].type",
+            ),
+            ("{\"root\": [}", "at root"),
+            ("{\"process\": {\"cwd\": \"/\"}}", "at process"),
+            ("not JSON", "config.json"),
+        ] {
+            let error = load(json).expect_err(json);
+            assert!(
+                error.to_string().contains("config.json") && error.to_string().ends_with(expected),
+                "{json}: {error}"
+            );
+            let source = std::error::Error::source(&error).expect("a source").to_string();
+            assert!(source.contains("line"), "{source}");
+        }
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let error = Bundle::load("/nonexistent").expect_err("no bundle");
+        assert_eq!(error.to_string(), "cannot read /nonexistent/config.json");
+    }
 }
