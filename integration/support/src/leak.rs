@@ -119,10 +119,13 @@ fn ours(scope: &Scope, pid: i32) -> Option<String> {
         || link("cwd")
         || link("root")
         || link("exe");
+    if !hit {
+        return None;
+    }
     // A zombie that its parent has yet to reap has no more command line, but it is in the way of nobody's test.
     let status = fs::read_to_string(proc.join("status")).unwrap_or_default();
     let state = status.lines().find_map(|l| l.strip_prefix("State:")).unwrap_or("gone").trim().to_owned();
-    (hit && !state.starts_with("gone")).then(|| format!("{command} ({state})"))
+    (!state.starts_with("gone")).then(|| format!("{command} ({state})"))
 }
 
 fn contains(path: &Path, needle: &str) -> bool {

@@ -1,6 +1,6 @@
 //! One test's world: a directory, a prefix for names, a cgroup parent; and the proof that nothing of it is left.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,6 +19,8 @@ pub struct Scope {
     prefix: String,
     dir: tempfile::TempDir,
     must_be_empty: RefCell<BTreeSet<PathBuf>>,
+    /// Whether it has been looked at and found clean: a drop needn't look again.
+    clean: Cell<bool>,
 }
 
 impl Scope {
@@ -40,7 +42,7 @@ impl Scope {
             .context("make the scope's directory")?;
         // Containers may run as any user and must be able to reach their rootfs.
         fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
-        Ok(Self { prefix, dir, must_be_empty: RefCell::default() })
+        Ok(Self { prefix, dir, must_be_empty: RefCell::default(), clean: Cell::new(false) })
     }
 
     /// Runs `body` in a new scope and then proves that it left nothing behind.
@@ -128,14 +130,14 @@ impl Scope {
         if clean.is_err() {
             bail!("the test left behind:\n  {}", left.join("\n  "));
         }
-        leak::remove_cgroup_parent(&self);
+        self.clean.set(true);
         Ok(())
     }
 }
 
 impl Drop for Scope {
     fn drop(&mut self) {
-        if !leak::leaks(self).is_empty() || !self.dir.path().join(".").exists() {
+        if !self.clean.get() && !leak::leaks(self).is_empty() {
             leak::destroy(self);
         }
         leak::remove_cgroup_parent(self);

@@ -94,7 +94,7 @@ fn configuration_arrives() -> Result<()> {
         std::fs::write(shared.join("in"), "from the host")?;
         let mut wanted = container("c", &image.reference, &["workload", "sleep"]);
         wanted.working_dir = "/usr/bin".to_owned();
-        wanted.envs = vec![v1::KeyValue { key: "GREETING".to_owned(), value: b"hello \xff".to_vec() }];
+        wanted.envs = vec![v1::KeyValue { key: "GREETING".to_owned(), value: "hello \u{2713}".into() }];
         let mount = v1::Mount {
             container_path: "/data".to_owned(),
             host_path: shared.to_string_lossy().into_owned(),
@@ -116,7 +116,7 @@ fn configuration_arrives() -> Result<()> {
         ensure!(ids.contains("uid: 1000\ngid: 1000\n") && ids.contains("2000"), "{ids}");
         ensure!(node.exec_ok(&id, &["workload", "pwd"])? == "/usr/bin\n");
         let response = node.exec(&id, &["sh", "-c", "printf %s \"$GREETING\""])?;
-        ensure!(response.stdout == b"hello \xff", "{response:?}");
+        ensure!(response.stdout == "hello \u{2713}".as_bytes(), "{response:?}");
         ensure!(node.exec_ok(&id, &["cat", "/data/in"])? == "from the host");
         node.exec_ok(&id, &["sh", "-c", "echo back > /data/out"])?;
         ensure!(std::fs::read_to_string(shared.join("out"))? == "back\n");
@@ -128,6 +128,21 @@ fn configuration_arrives() -> Result<()> {
         ensure!(caps.contains("NoNewPrivs: 1"), "{caps}");
         let status = node.status(&id)?;
         ensure!(status.mounts.len() == 2 && status.image_ref.contains("sha256:"), "{status:?}");
+        node.remove_pod(&pod)
+    })
+}
+
+/// CRI's values are bytes, config.json's are text: what can't be carried over is refused by name, not garbled.
+#[test]
+fn an_environment_that_is_not_text() -> Result<()> {
+    Node::test("envbytes", |node| {
+        let image = node.busybox()?;
+        let (pod, config) = node.pod("one")?;
+        let mut wanted = container("c", &image.reference, &["sh", "-c", "printf %s \"$GREETING\""]);
+        wanted.envs = vec![v1::KeyValue { key: "GREETING".to_owned(), value: b"hello \xff".to_vec() }];
+        let error = format!("{:#}", node.create(&pod, &config, &wanted).expect_err("not text"));
+        ensure!(error.contains("GREETING"), "{error}");
+        ensure!(node.containers()?.is_empty());
         node.remove_pod(&pod)
     })
 }
