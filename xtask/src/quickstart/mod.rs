@@ -64,7 +64,7 @@ fn with_registry(scope: &Scope, stages: &mut Stages, client: Client) -> Result<(
 
 /// busybox, and two layers that are large enough to watch.
 fn push(registry: &Registry) -> Result<Pushed> {
-    let file = |name: &str, seed| LayerEntry::File(format!("srv/{name}"), 0o644, noise(seed, 12 << 20));
+    let file = |name: &str, seed| LayerEntry::File(format!("srv/{name}"), 0o644, noise(seed, 6 << 20));
     let image = ImageBuilder::busybox()?
         .layer(vec![LayerEntry::Dir("srv".into(), 0o755), file("first", 1)], Compression::Gzip)
         .layer(vec![file("second", 2)], Compression::Zstd);

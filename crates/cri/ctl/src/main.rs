@@ -1,7 +1,7 @@
 //! `cortenctl`: pods, containers and images for people and scripts, over the daemon's public API only.
 //!
-//! Exit codes: 0, 1 for an error of ours (its message on standard error), or the exit code of the program that was
-//! run (`run`, `exec`).
+//! Exit codes: 0, 1 for an error of ours (its message on standard error). `run` and `exec` return the exit code of
+//! the program that was run, or 125 to 127 if it couldn't be.
 #![forbid(unsafe_code)]
 
 mod args;

@@ -35,8 +35,12 @@ pub(crate) async fn run(args: Arguments) -> Result<ExitCode> {
     }
     let client = &Client::connect(args.socket).await?;
     match args.command {
-        Command::Run(args) => return run::run(client, *args).await,
-        Command::Exec(args) => return exec::exec(client, args).await,
+        Command::Run(args) => {
+            return Ok(run::run(client, *args).await.unwrap_or_else(|error| not_run(&error)));
+        }
+        Command::Exec(args) => {
+            return Ok(exec::exec(client, args).await.unwrap_or_else(|error| not_run(&error)));
+        }
         Command::Status => return status::status(client, output).await,
         Command::Rmi(args) => return images::remove(client, args.names).await,
         Command::Stop(args) => return stop::stop(client, args).await,
@@ -81,7 +85,40 @@ impl Batch {
     }
 }
 
+/// Tells an error of `run` or `exec`. The code is one that programs hardly use, as people know it from shells and
+/// Docker: 127 for a program that isn't there, 126 for one that can't be executed, 125 for everything else.
+fn not_run(error: &anyhow::Error) -> ExitCode {
+    let text = format!("{error:#}");
+    eprintln!("cortenctl: {text}");
+    ExitCode::from(code_of(&text))
+}
+
+/// The runtime's words are all that crosses CRI.
+fn code_of(text: &str) -> u8 {
+    let Some((_, cause)) = text.split_once("exec: \"") else { return 125 };
+    let cause = cause.to_ascii_lowercase();
+    match () {
+        () if cause.contains("not found") || cause.contains("no such file") => 127,
+        () if cause.contains("permission denied") || cause.contains("exec format error") => 126,
+        () if cause.contains("is a directory") => 126,
+        () => 125,
+    }
+}
+
 /// A container's exit code as a process's.
 pub(crate) fn exit_code(code: i32) -> ExitCode {
     u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::code_of;
+
+    #[test]
+    fn a_program_that_could_not_be_run_has_a_shells_code() {
+        assert_eq!(code_of("can't start web: exec: \"x\": executable file not found in $PATH"), 127);
+        assert_eq!(code_of("exec: \"/x\": stat /x: no such file or directory"), 127);
+        assert_eq!(code_of("exec: \"/etc\": permission denied"), 126);
+        assert_eq!(code_of("can't pull x: no such file"), 125);
+    }
 }
