@@ -1,7 +1,7 @@
 //! `delete`: a shim was killed, this clears up after it. Prints containerd's DeleteResponse.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::Path;
 
 use anyhow::{Context, anyhow};
 use corten_runtime_client::{Kind, Reaper, Runtime};
@@ -42,7 +42,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     std::io::stdout().write_all(&answer.encode_to_vec()).context("print the answer")
 }
 
-fn delete_container(args: &Args, bundle: &PathBuf) -> anyhow::Result<()> {
+fn delete_container(args: &Args, bundle: &Path) -> anyhow::Result<()> {
     let record = bundle::read::<RuntimeRecord>(bundle, "runtime.json");
     if record.is_none() && !bundle.join("init.pid").exists() && args.runtime_root.is_none() {
         return Ok(()); // no container was ever created here

@@ -33,11 +33,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let group = config.group().unwrap_or(&args.id);
     let socket = socket_path(args, group)?;
     let address = format!("unix://{}", socket.display());
-    if let Some(listener) = bind(&socket)? {
-        if let Err(error) = leave_behind(args, &address, listener) {
-            let _ = fs::remove_file(&socket); // it was ours, and nobody listens
-            return Err(error);
-        }
+    if let Some(listener) = bind(&socket)?
+        && let Err(error) = leave_behind(args, &address, listener)
+    {
+        let _ = fs::remove_file(&socket); // it was ours, and nobody listens
+        return Err(error);
     }
     write_atomic("address", &address, Durability::Volatile).context("write the address file")?;
     print!("{address}");

@@ -130,7 +130,7 @@ impl<R: Router> Server<R> {
             // A type from the future, or data for a stream nobody opened.
             return refuse(answers, stream, Status::new(Code::InvalidArgument, "expected a request"));
         }
-        if stream % 2 == 0 {
+        if stream.is_multiple_of(2) {
             return refuse(
                 answers,
                 stream,
