@@ -13,7 +13,6 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
-use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -22,6 +21,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use corten_state::{Lock, Store};
 use serde::{Deserialize, Serialize};
 
+use crate::sweep::{Sweeper, remove_tree};
 use crate::{Error, Info, Kind, Reclaimed, Result, Usage};
 
 /// Format of the records.
@@ -61,6 +61,8 @@ pub(crate) struct Index {
     root: PathBuf,
     store: Store<Record>,
     state: Mutex<State>,
+    /// Before the lock: it is done when the lock is let go.
+    sweeper: Sweeper,
     _lock: Lock,
 }
 
@@ -69,7 +71,7 @@ struct State {
     records: BTreeMap<String, Record>,
     /// Keys and parents of snapshots that are being created outside the lock.
     creating: HashMap<String, Option<String>>,
-    /// Trees that are being built or removed outside the lock.
+    /// Trees that are being built or swept outside the lock.
     busy: HashSet<u64>,
     next: u64,
 }
@@ -90,7 +92,7 @@ impl Index {
         let store = Store::open(root.join("records"), VERSION)
             .map_err(|source| record_error("open", "*", source))?
             .volatile();
-        let index = Index { root, store, state: Mutex::default(), _lock: lock };
+        let index = Index { root, store, state: Mutex::default(), sweeper: Sweeper::default(), _lock: lock };
         index.load()?;
         Ok(index)
     }
@@ -222,7 +224,7 @@ impl Index {
         Ok(())
     }
 
-    /// Removes a snapshot and its tree.
+    /// Removes a snapshot, and its tree in the background.
     pub(crate) fn remove(&self, key: &str) -> Result<()> {
         let number = {
             let mut state = self.state();
@@ -233,16 +235,9 @@ impl Index {
             let number = record.number;
             self.store.remove(&number.to_string()).map_err(|source| record_error("remove", key, source))?;
             state.records.remove(key);
-            state.busy.insert(number);
             number
         };
-        let tree = self.tree(number);
-        let result = remove_tree(&tree);
-        self.state().busy.remove(&number);
-        if let Err(error) = result {
-            // The snapshot is gone all the same; the rest of its tree is swept later.
-            tracing::warn!(snapshot = key, path = %tree.display(), %error, "can't remove a snapshot's files yet");
-        }
+        self.sweeper.doom(self.tree(number));
         Ok(())
     }
 
@@ -268,17 +263,18 @@ impl Index {
 
     /// Removes trees that belong to no snapshot.
     pub(crate) fn cleanup(&self) -> Result<Reclaimed> {
+        self.sweeper.finish();
         let mut reclaimed = Reclaimed::default();
         let mut failed = None;
         for number in self.trees()? {
+            let tree = self.tree(number);
             {
                 let mut state = self.state();
                 let known = state.records.values().any(|record| record.number == number);
-                if known || !state.busy.insert(number) {
+                if known || self.sweeper.is_doomed(&tree) || !state.busy.insert(number) {
                     continue;
                 }
             }
-            let tree = self.tree(number);
             match remove_tree(&tree) {
                 Ok(()) => reclaimed.trees += 1,
                 Err(source) => failed = Some(Error::io("remove", tree)(source)),
@@ -362,12 +358,4 @@ pub(crate) fn make_directory(path: &Path, mode: u32) -> Result<()> {
         .create(path)
         .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(mode)))
         .map_err(Error::io("create the directory", path))
-}
-
-/// Removes a tree. Its absence is fine.
-fn remove_tree(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }

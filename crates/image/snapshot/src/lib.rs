@@ -11,6 +11,7 @@ mod mount;
 mod native;
 mod overlay;
 mod snapshotter;
+mod sweep;
 #[cfg(feature = "testsuite")]
 pub mod testsuite;
 mod usage;

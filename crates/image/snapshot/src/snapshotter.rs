@@ -116,7 +116,7 @@ pub trait Snapshotter: Send + Sync + fmt::Debug {
 
     /// Removes a snapshot of any kind. Removing what isn't there succeeds, so that a retry does.
     ///
-    /// The snapshot is gone when this returns, its disk space a little later at the latest by [`cleanup`](Self::cleanup).
+    /// The snapshot is gone when this returns, its disk space a little later: [`cleanup`](Self::cleanup) waits for that.
     ///
     /// # Errors
     ///

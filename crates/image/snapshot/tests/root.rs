@@ -173,6 +173,7 @@ fn a_container_sees_its_image(snapshots: &dyn Snapshotter, directory: &Path) {
         snapshots.remove(key).unwrap();
     }
     assert!(snapshots.walk().is_empty());
+    snapshots.cleanup().unwrap();
 }
 
 #[test]
