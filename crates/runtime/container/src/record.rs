@@ -172,7 +172,7 @@ impl Home {
     pub(crate) fn save(&self, record: &Record) -> Result<()> {
         let bytes = serde_json::to_vec(record).map_err(|e| self.record_error("write", e))?;
         // It needn't survive a crash of the machine: the container doesn't.
-        write_atomic(&self.file(FILE), &bytes, Durability::Volatile).map_err(|e| self.record_error("write", e))
+        write_atomic(self.file(FILE), &bytes, Durability::Volatile).map_err(|e| self.record_error("write", e))
     }
 
     /// Gives the id free again.

@@ -96,7 +96,7 @@ impl NamespacePlan {
             }
             self.uid_map = id_map(uid);
             self.gid_map = id_map(gid);
-        } else if !self.user() && !(uid.is_empty() && gid.is_empty()) {
+        } else if !(self.user() || uid.is_empty() && gid.is_empty()) {
             problems.add("linux.uidMappings", "id mappings need a user namespace");
         }
     }

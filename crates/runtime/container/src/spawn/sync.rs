@@ -114,11 +114,13 @@ impl Channel {
     /// The parent's side: init's next message; None if it has closed its end, by execve or by dying.
     pub(crate) fn hear(&self) -> Result<Option<FromInit>> {
         let mut buffer = [0; MAX];
-        let received = fds::receive(self.0.as_fd(), &mut buffer);
-        let (n, mut fds) = match received {
-            // Init has ended with an unread message of ours.
-            Err(e) if e.raw_os_error() == Some(nix::libc::ECONNRESET) => return Ok(None),
-            other => other.doing(|| "hear from container init".to_owned())?,
+        let (n, mut fds) = loop {
+            match fds::receive(self.0.as_fd(), &mut buffer) {
+                // It has ended with an unread message of ours. The kernel says so once, before what it has
+                // said itself can be read.
+                Err(e) if e.raw_os_error() == Some(nix::libc::ECONNRESET) => {}
+                other => break other.doing(|| "hear from container init".to_owned())?,
+            }
         };
         let Some((&tag, rest)) = buffer.get(..n).and_then(<[u8]>::split_first) else { return Ok(None) };
         let number = || rest.try_into().map_or(0, i32::from_ne_bytes);
@@ -197,6 +199,17 @@ mod tests {
         let error = Error::Program { program: "sh".to_owned(), reason: "not there".to_owned() };
         assert!(matches!(decode_failure(&encode_failure(&error)),
             Error::Program { program, reason } if program == "sh" && reason == "not there"));
+    }
+
+    #[test]
+    fn last_words_are_heard_though_an_order_was_not() {
+        let (parent, init) = pair().expect("pair");
+        init.tell(&FromInit::Warning("last words".to_owned())).expect("tell");
+        parent.order(FromParent::Go).expect("order");
+        drop(init);
+        let heard = parent.hear().expect("hear");
+        assert!(matches!(&heard, Some(FromInit::Warning(text)) if text == "last words"), "{heard:?}");
+        assert!(parent.hear().expect("hear").is_none());
     }
 
     #[test]

@@ -58,12 +58,18 @@ pub(crate) fn enter(root: BorrowedFd<'_>, plan: &RootfsPlan, no_pivot: bool) -> 
         mount::move_here_to_root().doing(|| format!("move {} to /", show(plan)))?;
         chroot(".").doing(|| format!("chroot into {}", show(plan)))?;
     } else {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let propagates = plan.propagation.is_some();
+        let old = propagates.then(|| open("/", flags, Mode::empty())).transpose();
+        let old = old.doing(|| "open the old root".to_owned())?;
         mount::pivot_root_here().doing(|| format!("pivot_root into {}", show(plan)))?;
-        if plan.propagation.is_some() {
-            // Or else the host would lose its mounts with us: "." is the old root here.
-            mount::set_propagation(c".", Propagation::Slave, true)
-                .doing(|| "make the old root a slave".to_owned())?;
+        if let Some(old) = old {
+            // Or else the host would lose its mounts with us.
+            let doing = || "make the old root a slave".to_owned();
+            fchdir(&old).doing(doing)?;
+            mount::set_propagation(c".", Propagation::Slave, true).doing(doing)?;
         }
+        // The old root: it's on top of the new one, or the current directory.
         mount::detach_here().doing(|| "unmount the old root".to_owned())?;
     }
     chdir("/").doing(|| "change into /".to_owned())
