@@ -3,14 +3,19 @@
 //! Everything that it starts is its own: a registry on loopback, a daemon with private directories, a bridge. Nothing
 //! stays, also not after a failure or Ctrl-C.
 
-use std::path::PathBuf;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use integration_support::{
     Compression, Daemon, DaemonOptions, ImageBuilder, LayerEntry, Pushed, Registry, RegistryOptions, Scope,
 };
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::{build, setup};
@@ -22,19 +27,61 @@ mod tour;
 use client::Client;
 use stages::Stages;
 
+/// Names the directory of the binaries to the process that shows them.
+const BINARIES: &str = "CORTEN_BIN_DIR";
+/// Tells it what installing and building took: milliseconds, separated by a comma.
+const BEFORE: &str = "CORTEN_QUICKSTART_BEFORE";
+
+const INSTALL: &str = "install what is missing from Debian";
+const BUILD: &str = "build release binaries";
+
 /// Builds, starts, shows, and takes everything away again.
 pub(crate) fn quickstart() -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("quickstart makes containers, networks and cgroups: run it as root");
     }
-    let interrupts = Interrupts::watch()?;
-    let mut stages = Stages::new(interrupts);
-    stages.run("install what is missing from Debian", || setup::install(&setup::QUICKSTART))?;
-    let bin = match std::env::var_os("CORTEN_BIN_DIR") {
+    if let Ok(before) = std::env::var(BEFORE) {
+        return show(&before);
+    }
+    // Until here there is nothing to clean up, so Ctrl-C may end everything at once.
+    let mut stages = Stages::new(Interrupts::default());
+    stages.run(INSTALL, || setup::install(&setup::QUICKSTART))?;
+    let bin = match std::env::var_os(BINARIES) {
         Some(dir) => PathBuf::from(dir),
-        None => stages.run("build release binaries", build::build)?,
+        None => stages.run(BUILD, build::build)?,
     };
+    apart(&bin, &stages.milliseconds().join(","))
+}
 
+/// Goes on in a process group of its own: the terminal sends Ctrl-C to all of our group, and what is started from
+/// now on is needed for cleaning up.
+fn apart(bin: &Path, before: &str) -> Result<()> {
+    let interrupts = Interrupts::watch()?;
+    let mut command = Command::new(std::env::current_exe().context("can't tell where xtask itself is")?);
+    command.arg("quickstart").env(BINARIES, bin).env(BEFORE, before).stdin(Stdio::null());
+    let mut child = command.process_group(0).spawn().context("can't start xtask again")?;
+    let pid = Pid::from_raw(i32::try_from(child.id())?);
+    let mut told = false;
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if !told && interrupts.check().is_err() {
+            eprintln!("\ninterrupted: cleaning up");
+            kill(pid, Signal::SIGINT).ok(); // because it may just have ended
+            told = true;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    ensure!(status.success(), "quickstart failed: {status}");
+    Ok(())
+}
+
+/// Everything after the build.
+fn show(before: &str) -> Result<()> {
+    let mut stages = Stages::new(Interrupts::watch()?);
+    stages.resume(&[INSTALL, BUILD], before);
+    let bin = PathBuf::from(std::env::var_os(BINARIES).context("no directory of binaries")?);
     let scope = Scope::new("quickstart")?;
     let result = with_registry(&scope, &mut stages, Client::new(bin.join("cortenctl"), &scope));
     let left = stages.always("look for anything left behind", || scope.finish());
@@ -86,7 +133,7 @@ fn noise(seed: u64, len: usize) -> Vec<u8> {
 /// Also after a failure: whatever pods and images there are go.
 fn remove_all(client: &Client, daemon: &mut Daemon) -> Result<()> {
     if client.run(&["version"]).is_err() {
-        // Ctrl-C reaches the daemon too; only a daemon can take its pods away.
+        // Only a daemon can take its pods away.
         daemon.restart()?;
     }
     for pod in client.ids(&["pods"])? {
@@ -100,7 +147,7 @@ fn remove_all(client: &Client, daemon: &mut Daemon) -> Result<()> {
 
 /// Ctrl-C and SIGTERM as something to ask for, so that cleaning up is ordinary code. The signals are handled and not
 /// blocked: programs that we start would inherit the block, and couldn't be told to end.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Interrupts(Arc<AtomicBool>);
 
 impl Interrupts {

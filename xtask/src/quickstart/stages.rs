@@ -18,6 +18,17 @@ impl Stages {
         Self { done: Vec::new(), interrupts }
     }
 
+    /// What each stage took.
+    pub(super) fn milliseconds(&self) -> Vec<String> {
+        self.done.iter().map(|(_, time, _)| time.as_millis().to_string()).collect()
+    }
+
+    /// Takes over stages that another process has been through, with what [`Stages::milliseconds`] said there.
+    pub(super) fn resume(&mut self, names: &[&'static str], milliseconds: &str) {
+        let times = milliseconds.split(',').filter_map(|text| text.parse().ok()).map(Duration::from_millis);
+        self.done.extend(names.iter().copied().zip(times).map(|(name, time)| (name, time, true)));
+    }
+
     /// Runs a stage, unless the user has interrupted.
     pub(super) fn run<T>(&mut self, what: &'static str, stage: impl FnOnce() -> Result<T>) -> Result<T> {
         self.interrupts.check()?;
