@@ -93,7 +93,12 @@ async fn memory(when: &str, running: &[(Shim, String)]) -> Result<()> {
         );
     }
     let sum: u64 = pss.iter().sum();
-    println!("{when}: PSS {} KiB a pod over {} pods (first {}, last: {detail})", sum / pss.len() as u64, pss.len(), pss[0]);
+    println!(
+        "{when}: PSS {} KiB a pod over {} pods (first {}, last: {detail})",
+        sum / pss.len() as u64,
+        pss.len(),
+        pss[0]
+    );
     Ok(())
 }
 
@@ -106,6 +111,6 @@ async fn latency(shim: &Shim, id: &str, execs: usize) -> Result<()> {
     }
     times.sort();
     let at = |share: usize| times.get(times.len() * share / 100).copied().unwrap_or_default();
-    println!("ExecSync /bin/true: p50 {:?}, p90 {:?}, p99 {:?}", at(50), at(90), at(99));
+    println!("ExecSync /bin/true: best {:?}, p50 {:?}, p90 {:?}, p99 {:?}", at(0), at(50), at(90), at(99));
     Ok(())
 }

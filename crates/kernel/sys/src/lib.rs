@@ -9,6 +9,7 @@ pub mod capability;
 pub mod exec;
 pub mod fds;
 pub mod keyring;
+pub mod memory;
 pub mod mount;
 pub mod net;
 pub mod path;

@@ -21,6 +21,9 @@ use crate::events::Events;
 use crate::service::Service;
 use crate::task::Task;
 
+/// Events taken from the kernel at once: a pod has few at a time, and tokio keeps room for them.
+const EVENTS: usize = 64;
+
 /// What all calls share.
 #[derive(Debug)]
 pub(crate) struct Shim {
@@ -50,11 +53,15 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let _ = nix::unistd::setsid(); // fails when we lead a session already, which is what we want
     let socket = PathBuf::from(args.socket.strip_prefix("unix://").unwrap_or(&args.socket));
     let listener = take_listener().context("take over the socket")?;
-    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start tokio")?;
+    let tokio = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_io_events_per_tick(EVENTS)
+        .build()
+        .context("start tokio")?;
     LocalSet::new().block_on(&tokio, serve(args, &socket, listener))
 }
 
-/// The listening socket is our standard input.
+/// The listening socket is our standard input, and all that we shall have of our parent's.
 fn take_listener() -> std::io::Result<UnixListener> {
     let listener = UnixListener::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     listener.set_nonblocking(true)?;

@@ -111,6 +111,8 @@ fn leave_behind(args: &Args, address: &str, listener: UnixListener) -> anyhow::R
         .env_remove("LISTEN_FDS")
         .env_remove("LISTEN_PID")
         .env_remove(STATE_DIR);
+    // What containerd or a careless parent has open isn't for a process that outlives them.
+    corten_sys::exec::cloexec_from(3).context("close inherited descriptors")?;
     let child = command.spawn().context("start the shim")?;
     write_atomic("shim.pid", child.id().to_string(), Durability::Volatile).context("write the PID file")
 }

@@ -25,9 +25,9 @@ use super::open::append;
 use crate::error;
 
 /// Bytes read at once.
-const CHUNK: usize = 16 << 10;
+const CHUNK: usize = 8 << 10;
 /// Chunks read before other streams get their turn.
-const TURN: usize = 8;
+const TURN: usize = 16;
 /// What is read at most when a process has ended: what a pipe can hold, unless someone has enlarged it.
 const DRAIN: usize = 1 << 20;
 /// How much of an endless line still goes to the old file after a rotation.

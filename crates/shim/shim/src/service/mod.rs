@@ -30,7 +30,12 @@ pub(crate) struct Service {
 impl Router for Service {
     async fn call(self: Rc<Self>, call: Call) -> Result<Vec<u8>, Status> {
         if TASK.contains(&call.service.as_str()) {
-            self.task(&call).await
+            let result = self.task(&call).await;
+            if matches!(call.method.as_str(), "Create" | "Start" | "Delete") {
+                // Between those a pod is idle, for months perhaps.
+                corten_sys::memory::trim_heap();
+            }
+            result
         } else if call.service == CORTEN {
             self.corten(&call).await
         } else {

@@ -1,0 +1,11 @@
+//! Giving memory back.
+
+/// Returns the free pages of the heap to the kernel, malloc_trim(3): for processes that are idle for long after a
+/// burst, and of which there are many.
+pub fn trim_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes no pointers, and glibc locks its arenas itself.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
