@@ -19,8 +19,11 @@ impl Cgroup {
     /// Any; the directories made (parents excepted) are then removed again.
     pub fn create(path: impl AsRef<Path>, resources: &LinuxResources) -> Result<Self> {
         let cgroup = Self::locate(path)?;
-        cgroup.make(resources).inspect_err(|_| {
-            cgroup.remove().ok(); // The first error is the one to report.
+        // Only what we make is taken back: what was there belongs to someone, maybe to a running container.
+        let mut made = Vec::new();
+        cgroup.make(resources, &mut made).inspect_err(|_| {
+            let made = Self { path: cgroup.path.clone(), dirs: made };
+            made.remove().ok(); // The first error is the one to report.
         })?;
         Ok(cgroup)
     }
@@ -59,19 +62,21 @@ impl Cgroup {
         Ok(Self { path: Path::new("/").join(below), dirs: layout.hierarchies.iter().map(dir).collect() })
     }
 
-    fn make(&self, resources: &LinuxResources) -> Result<()> {
+    fn make(&self, resources: &LinuxResources, made: &mut Vec<Dir>) -> Result<()> {
         for dir in &self.dirs {
-            self.make_dir(dir, resources)?;
+            if make_with_parents(dir, &self.root_of(dir))? {
+                made.push(dir.clone());
+            } else {
+                refuse_busy(dir)?;
+            }
+            self.prepare(dir, resources)?;
         }
         self.set_limits(resources)?;
         self.set_devices(resources)
     }
 
-    fn make_dir(&self, dir: &Dir, resources: &LinuxResources) -> Result<()> {
-        let existed = !make_with_parents(dir, &self.root_of(dir))?;
-        if existed {
-            refuse_busy(dir)?;
-        }
+    /// What a new directory needs before a process can be in it.
+    fn prepare(&self, dir: &Dir, resources: &LinuxResources) -> Result<()> {
         if dir.v2 {
             // On a hybrid machine only what is asked for: the others are in use on v1 or unwanted.
             let wanted =

@@ -4,6 +4,7 @@
 
 use std::{
     fs,
+    io::Read as _,
     path::{Path, PathBuf},
 };
 
@@ -146,7 +147,11 @@ impl Layout {
             Err(errno) => return Err(Error::io("examine", ROOT)(errno.into())),
         }
         let path = Path::new("/proc/self/mountinfo");
-        Self::from_mountinfo(&fs::read(path).map_err(Error::io("read", path))?)
+        // procfs tells no size: with room for all of it one read does.
+        let mut mountinfo = Vec::with_capacity(32 * 1024);
+        let read = fs::File::open(path).and_then(|mut file| file.read_to_end(&mut mountinfo));
+        read.map_err(Error::io("read", path))?;
+        Self::from_mountinfo(&mountinfo)
     }
 
     /// Whether there is only cgroup v2.

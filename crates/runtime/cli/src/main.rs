@@ -7,14 +7,13 @@
 mod args;
 mod commands;
 mod features;
+mod lean;
 mod log;
 mod phrases;
 mod signals;
 mod time;
 
 use std::process::ExitCode;
-
-use clap::Parser as _;
 
 use args::{Cli, Command};
 
@@ -23,7 +22,8 @@ fn main() -> ExitCode {
         eprintln!("{error:#}");
         return ExitCode::FAILURE;
     }
-    let cli = match Cli::try_parse() {
+    let words: Vec<_> = std::env::args_os().collect();
+    let cli = match lean::parse(&words) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
@@ -56,7 +56,8 @@ fn main() -> ExitCode {
 /// Before a container is met, the executable must be out of its reach. This may start us again, so it comes before
 /// everything that costs time, parsing included: that an argument only looks like one of these commands is harmless.
 fn protect() -> anyhow::Result<()> {
-    let meets_containers = |arg: std::ffi::OsString| ["create", "run", "exec"].iter().any(|verb| arg == *verb);
+    let meets_containers =
+        |arg: std::ffi::OsString| ["create", "run", "exec"].iter().any(|verb| arg == *verb);
     if std::env::args_os().skip(1).any(meets_containers) {
         corten_container::protect_executable()?;
     }
