@@ -7,7 +7,7 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::{ffi::OsStrExt, net::UnixStream},
     },
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use corten_bundle::Bundle;
@@ -20,12 +20,12 @@ use nix::{
 };
 
 use crate::{
-    CreateOptions, Error, Result, Runtime, Status,
+    CreateOptions, Error, Result, Runtime, State, Status,
     cgroup::{self, CgroupDoing},
     error::Doing,
     filter, hooks,
     plan::{Circumstances, Mount, Plan},
-    record::{FIFO, Home, Identity, Record},
+    record::{FIFO, Home, Identity, Record, now, owner},
     spawn::{
         init::{Creation, Wires, waits_for_hooks},
         parent::{Child, open_joins, spawn_create},
@@ -53,7 +53,6 @@ pub(crate) struct Made {
     pub(crate) child: Child,
     /// The terminal's master, if we relay it.
     pub(crate) terminal: Option<OwnedFd>,
-    pub(crate) bundle: PathBuf,
 }
 
 impl Runtime {
@@ -87,13 +86,11 @@ impl Runtime {
 
         let linux = bundle.spec.linux().as_ref();
         let place = cgroup::place(self, linux, id)?;
-        let mut record = record(id, &bundle, &plan, place.clone(), filter.as_ref());
-        home.save(&record)?;
+        home.note_cgroup(&place)?;
         let resources = linux.and_then(|linux| linux.resources().clone()).unwrap_or_default();
         let cgroup = Cgroup::create(&place, &resources).cgroup("create", &place)?;
         undo.push("remove the cgroup", { let cgroup = cgroup.clone(); move || cgroup::destroy(&cgroup) });
         let entrance = cgroup.entrance().cgroup("open", &place)?;
-        record.cgroup = Some(cgroup);
 
         let fifo = (mode == Mode::Create).then(|| make_fifo(&home)).transpose()?;
         let creation = Creation {
@@ -101,7 +98,7 @@ impl Runtime {
             devices: dev::open_sources(&plan)?,
             keyring: keyring(id, options),
             no_pivot: options.no_pivot,
-            state: record.state(Status::Creating),
+            state: initial_state(id, &bundle, &plan),
             plan: &plan,
         };
         let (ours, theirs) = sync::pair()?;
@@ -122,30 +119,22 @@ impl Runtime {
         let pid = child.pid;
         undo.push("kill init", move || crate::spawn::parent::kill(pid, &killer));
         drop(creation.mounts);
-        let mut made = Made { home, record, child, terminal: None, bundle: bundle.path.clone() };
-        made.attend(&plan, filter.as_ref(), options, mode)?;
+        child.map_ids(&plan.namespaces)?;
+        child.oom_score(plan.process.oom_score_adj)?;
+        let identity = Identity::new(child.pid, child.pidfd.as_fd()).doing(|| "identify init".to_owned())?;
+        let record = record(&bundle, &plan, creation.state, (identity, cgroup), filter.as_ref());
+        home.save(&record, &filter::to_bytes(filter.as_ref()))?;
+        let mut made = Made { home, record, child, terminal: None };
+        made.attend(&plan, options, mode)?;
         Ok(made)
     }
 }
 
 impl Made {
-    /// The parent's script, from init's birth until it may live.
-    fn attend(
-        &mut self,
-        plan: &Plan,
-        filter: Option<&filter::Filter>,
-        options: &CreateOptions,
-        mode: Mode,
-    ) -> Result<()> {
-        let child = &self.child;
-        child.map_ids(&plan.namespaces)?;
-        child.oom_score(plan.process.oom_score_adj)?;
-        let identity = Identity::new(child.pid, child.pidfd.as_fd());
-        self.record.init = Some(identity.doing(|| "identify container init".to_owned())?);
-        self.home.save(&self.record)?;
-        filter::save(&self.home, filter)?;
+    /// The parent's script, once the state is saved, until init may live.
+    fn attend(&mut self, plan: &Plan, options: &CreateOptions, mode: Mode) -> Result<()> {
         if let Some(path) = &options.pidfd_socket {
-            send_pidfd(path, &child.pidfd)?;
+            send_pidfd(path, &self.child.pidfd)?;
         }
         if waits_for_hooks(plan) {
             self.wait_for("mounting", |message| matches!(message, FromInit::Mounted))?;
@@ -183,8 +172,8 @@ impl Made {
 
     fn run_hooks(&self, plan: &Plan) -> Result<()> {
         let state = self.record.state(Status::Creating);
-        hooks::run("prestart", plan.hooks.prestart().as_ref(), &state, &self.bundle)?;
-        hooks::run("createRuntime", plan.hooks.create_runtime().as_ref(), &state, &self.bundle)
+        hooks::run("prestart", plan.hooks.prestart().as_ref(), &state, &self.record.bundle)?;
+        hooks::run("createRuntime", plan.hooks.create_runtime().as_ref(), &state, &self.record.bundle)
     }
 }
 
@@ -207,15 +196,30 @@ fn load(options: &CreateOptions) -> Result<(Bundle, Plan)> {
     }
 }
 
+fn initial_state(id: &str, bundle: &Bundle, plan: &Plan) -> State {
+    let annotations = bundle.spec.annotations().iter().flatten();
+    State {
+        oci_version: bundle.spec.version().clone(),
+        id: id.to_owned(),
+        pid: 0,
+        status: Status::Creating,
+        bundle: bundle.path.clone(),
+        rootfs: plan.rootfs.path.clone(),
+        created: now(),
+        annotations: annotations.map(|(k, v)| (k.clone(), v.clone())).collect(),
+        owner: owner(),
+    }
+}
+
 fn record(
-    id: &str,
     bundle: &Bundle,
     plan: &Plan,
-    place: PathBuf,
+    state: State,
+    live: (Identity, Cgroup),
     filter: Option<&filter::Filter>,
 ) -> Record {
     let joined = plan.namespaces.join.iter().fold(Namespaces::empty(), |all, join| all | join.kind);
-    Record::new(id, bundle, &plan.rootfs.path, place, plan.namespaces.new | joined, filter.map(|f| f.flags))
+    Record::new(state, &bundle.spec, live, plan.namespaces.new | joined, filter.map(|f| f.flags))
 }
 
 fn make_fifo(home: &Home) -> Result<OwnedFd> {

@@ -32,8 +32,8 @@ impl Runtime {
     /// [`Error::NotFound`]; [`Error::Status`] if it isn't stopped.
     pub fn delete(&self, id: &str, force: bool) -> Result<()> {
         let now = match self.now(id) {
-            // An id that is taken, but no record: its `create` was killed as soon as it had begun.
-            Err(Error::NotFound { .. }) if force => return Home::new(&self.root, id)?.remove(),
+            // An id that is taken, but no record: its `create` was killed in the middle.
+            Err(Error::NotFound { .. }) if force => return abandon(&Home::new(&self.root, id)?),
             Err(error @ Error::Record { .. }) if force => return self.delete_unreadable(id, error),
             other => other?,
         };
@@ -49,17 +49,7 @@ impl Runtime {
     /// Removes cgroup and state of a stopped container, and runs poststop hooks.
     pub(crate) fn take_away(&self, now: &Now) -> Result<()> {
         let record = &now.record;
-        match &record.cgroup {
-            Some(cgroup) => cgroup::destroy(cgroup)?,
-            // `create` was killed between making it and writing that down.
-            None => {
-                if let Ok(cgroup) = Cgroup::locate(&record.place)
-                    && cgroup.exists()
-                {
-                    cgroup::destroy(&cgroup)?;
-                }
-            }
-        }
+        cgroup::destroy(&record.cgroup)?;
         now.home.remove()?;
         // Each is run, whatever the others do; none can undo the deletion (runtime-spec, step 13).
         for hook in &record.poststop {
@@ -73,20 +63,30 @@ impl Runtime {
 
     /// Nothing is known of it but its directory.
     fn delete_unreadable(&self, id: &str, error: Error) -> Result<()> {
-        tracing::warn!("{}; only its state directory is removed", chain(&error));
-        Home::new(&self.root, id)?.remove()
+        tracing::warn!("{}; its cgroup and state directory are removed", chain(&error));
+        abandon(&Home::new(&self.root, id)?)
     }
+}
+
+/// Takes away what there is of a container without a record: its cgroup, with whoever is in it, and its directory.
+fn abandon(home: &Home) -> Result<()> {
+    if let Some(place) = home.noted_cgroup()
+        && let Ok(cgroup) = Cgroup::locate(&place)
+        && cgroup.exists()
+    {
+        cgroup::destroy(&cgroup)?;
+    }
+    home.remove()
 }
 
 /// Kills everything and waits for init's end.
 fn stop(now: &Now) -> Result<()> {
-    if let Some(cgroup) = &now.record.cgroup {
-        // Nothing frozen dies.
-        if now.status == Status::Paused {
-            cgroup.thaw().cgroup("thaw", cgroup.path())?;
-        }
-        cgroup.kill().cgroup("kill the processes of", cgroup.path())?;
+    let cgroup = &now.record.cgroup;
+    // Nothing frozen dies.
+    if now.status == Status::Paused {
+        cgroup.thaw().cgroup("thaw", cgroup.path())?;
     }
+    cgroup.kill().cgroup("kill the processes of", cgroup.path())?;
     let Some(init) = &now.init else { return Ok(()) };
     pidfd_send_signal(init.as_fd(), libc::SIGKILL).ok(); // because it may be gone by now
     let deadline = Instant::now() + PATIENCE;

@@ -71,13 +71,14 @@ fn spawn(now: &Now, target: &OwnedFd, plan: &ProcessPlan, options: &ExecOptions)
 
 fn wires(now: &Now, channel: Channel, plan: &ProcessPlan, options: &ExecOptions) -> Result<Wires> {
     let record = &now.record;
-    let seccomp = match record.seccomp {
-        Some(flags) => Some((filter::load(&now.home)?, flags)),
-        None => None,
+    let damaged = || Error::Record {
+        operation: "read",
+        id: record.id.clone(),
+        source: "its seccomp filter is damaged".into(),
     };
-    let Some(cgroup) = &record.cgroup else {
-        return Err(Error::Status { id: record.id.clone(), status: now.status, operation: "exec" });
-    };
+    let load = |flags| Ok((filter::from_bytes(&now.filter).ok_or_else(damaged)?, flags));
+    let seccomp = record.seccomp.map(load).transpose()?;
+    let cgroup = &record.cgroup;
     let entrance = match parse_cgroups(&options.cgroups) {
         Below::Same => cgroup.entrance(),
         Below::All(path) => cgroup.entrance_below(path),

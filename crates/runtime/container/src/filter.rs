@@ -1,16 +1,9 @@
 //! The seccomp filter: compiled from the plan, kept for exec.
 
-use std::fs;
-
 use corten_seccomp::{Options, compile as compile_profile};
 use corten_sys::seccomp::Instruction;
 
-use crate::{
-    Error, Result,
-    error::Doing,
-    plan::Plan,
-    record::{Home, SECCOMP},
-};
+use crate::{Error, Result, plan::Plan};
 
 /// A compiled filter with its flags.
 #[derive(Debug)]
@@ -33,23 +26,19 @@ pub(crate) fn compile(plan: &Plan) -> Result<Option<Filter>> {
     Ok(Some(Filter { instructions: program.filter, flags: program.flags }))
 }
 
-/// Keeps the filter, in the kernel's own layout.
-pub(crate) fn save(home: &Home, filter: Option<&Filter>) -> Result<()> {
-    let Some(filter) = filter else { return Ok(()) };
-    let mut bytes = Vec::with_capacity(filter.instructions.len() * 8);
-    for instruction in &filter.instructions {
+/// The filter as bytes, in the kernel's own layout.
+pub(crate) fn to_bytes(filter: Option<&Filter>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for instruction in filter.iter().flat_map(|filter| &filter.instructions) {
         bytes.extend_from_slice(&instruction.code.to_ne_bytes());
         bytes.extend_from_slice(&[instruction.jt, instruction.jf]);
         bytes.extend_from_slice(&instruction.k.to_ne_bytes());
     }
-    let path = home.file(SECCOMP);
-    fs::write(&path, bytes).doing(|| format!("write {}", path.display()))
+    bytes
 }
 
-/// The kept filter.
-pub(crate) fn load(home: &Home) -> Result<Vec<Instruction>> {
-    let path = home.file(SECCOMP);
-    let bytes = fs::read(&path).doing(|| format!("read {}", path.display()))?;
+/// The way back; None if it isn't a filter.
+pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Vec<Instruction>> {
     let instruction = |chunk: &[u8]| match *chunk {
         [a, b, jt, jf, k0, k1, k2, k3] => Some(Instruction {
             code: u16::from_ne_bytes([a, b]),
@@ -59,8 +48,5 @@ pub(crate) fn load(home: &Home) -> Result<Vec<Instruction>> {
         }),
         _ => None,
     };
-    let instructions: Option<Vec<_>> = bytes.chunks(8).map(instruction).collect();
-    instructions
-        .ok_or_else(|| std::io::Error::from(std::io::ErrorKind::InvalidData))
-        .doing(|| format!("read {}", path.display()))
+    bytes.chunks(8).map(instruction).collect()
 }

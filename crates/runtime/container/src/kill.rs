@@ -25,9 +25,8 @@ impl Runtime {
             other => other.doing(|| format!("send signal {signal} to container {id}")),
         }?;
         // A frozen process doesn't even die.
-        if signal == libc::SIGKILL && now.status == Status::Paused
-            && let Some(cgroup) = &now.record.cgroup
-        {
+        if signal == libc::SIGKILL && now.status == Status::Paused {
+            let cgroup = &now.record.cgroup;
             cgroup.thaw().cgroup("thaw", cgroup.path())?;
         }
         Ok(())
@@ -41,7 +40,7 @@ fn shares_pids(now: &Now) -> bool {
 
 /// Signals everything in the cgroup. That there's nothing left to signal is success: that was the wish.
 pub(crate) fn kill_all(now: &Now, signal: i32) -> Result<()> {
-    let Some(cgroup) = &now.record.cgroup else { return Ok(()) };
+    let cgroup = &now.record.cgroup;
     if signal == libc::SIGKILL {
         return cgroup.kill().cgroup("kill the processes of", cgroup.path());
     }

@@ -11,9 +11,10 @@ impl Runtime {
     /// [`Error::Status`] unless created or running.
     pub fn pause(&self, id: &str) -> Result<()> {
         let now = self.now(id)?;
-        match (now.status, &now.record.cgroup) {
-            (Status::Running | Status::Created, Some(cgroup)) => cgroup.freeze().cgroup("freeze", cgroup.path()),
-            (status, _) => Err(Error::Status { id: id.to_owned(), status, operation: "pause" }),
+        let cgroup = &now.record.cgroup;
+        match now.status {
+            Status::Running | Status::Created => cgroup.freeze().cgroup("freeze", cgroup.path()),
+            status => Err(Error::Status { id: id.to_owned(), status, operation: "pause" }),
         }
     }
 
@@ -23,9 +24,10 @@ impl Runtime {
     /// [`Error::Status`] unless paused.
     pub fn resume(&self, id: &str) -> Result<()> {
         let now = self.now(id)?;
-        match (now.status, &now.record.cgroup) {
-            (Status::Paused, Some(cgroup)) => cgroup.thaw().cgroup("thaw", cgroup.path()),
-            (status, _) => Err(Error::Status { id: id.to_owned(), status, operation: "resume" }),
+        let cgroup = &now.record.cgroup;
+        match now.status {
+            Status::Paused => cgroup.thaw().cgroup("thaw", cgroup.path()),
+            status => Err(Error::Status { id: id.to_owned(), status, operation: "resume" }),
         }
     }
 
@@ -35,11 +37,12 @@ impl Runtime {
     /// [`Error::Cgroup`]; [`Error::Status`] if it is stopped.
     pub fn update(&self, id: &str, resources: &LinuxResources) -> Result<()> {
         let now = self.now(id)?;
-        match (now.status, &now.record.cgroup) {
-            (Status::Stopped | Status::Creating, _) | (_, None) => {
+        let cgroup = &now.record.cgroup;
+        match now.status {
+            Status::Stopped | Status::Creating => {
                 Err(Error::Status { id: id.to_owned(), status: now.status, operation: "update" })
             }
-            (_, Some(cgroup)) => cgroup.update(resources).cgroup("change the limits of", cgroup.path()),
+            _ => cgroup.update(resources).cgroup("change the limits of", cgroup.path()),
         }
     }
 }

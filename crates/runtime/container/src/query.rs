@@ -15,6 +15,8 @@ use crate::{
 pub(crate) struct Now {
     pub(crate) home: Home,
     pub(crate) record: Record,
+    /// The seccomp filter's bytes.
+    pub(crate) filter: Vec<u8>,
     pub(crate) status: Status,
     /// Init, unless it has ended.
     pub(crate) init: Option<OwnedFd>,
@@ -24,16 +26,15 @@ impl Runtime {
     /// Reads the record and asks the kernel.
     pub(crate) fn now(&self, id: &str) -> Result<Now> {
         let home = Home::new(&self.root, id)?;
-        let record = home.load()?;
-        let init = record.init.and_then(|init| init.open());
-        let status = match (&init, record.init) {
-            (None, None) => Status::Creating,
-            (None, Some(_)) => Status::Stopped,
-            (Some(_), _) if record.cgroup.as_ref().is_some_and(|c| c.is_frozen().unwrap_or(false)) => Status::Paused,
-            (Some(_), _) if home.file(FIFO).symlink_metadata().is_ok() => Status::Created,
-            (Some(_), _) => Status::Running,
+        let (record, filter) = home.load_all()?;
+        let init = record.init.open();
+        let status = match &init {
+            None => Status::Stopped,
+            Some(_) if record.cgroup.is_frozen().unwrap_or(false) => Status::Paused,
+            Some(_) if home.file(FIFO).symlink_metadata().is_ok() => Status::Created,
+            Some(_) => Status::Running,
         };
-        Ok(Now { home, record, status, init })
+        Ok(Now { home, record, filter, status, init })
     }
 
     /// The container's state.
@@ -90,7 +91,6 @@ impl Runtime {
     /// [`crate::Error::Cgroup`].
     pub fn processes(&self, id: &str) -> Result<Vec<i32>> {
         let record = Home::new(&self.root, id)?.load()?;
-        let Some(cgroup) = &record.cgroup else { return Ok(Vec::new()) };
-        cgroup.pids().cgroup("list the processes of", cgroup.path())
+        record.cgroup.pids().cgroup("list the processes of", record.cgroup.path())
     }
 }

@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! <root>/<id>/        made by mkdir: the id is taken from then on
-//!   state.json        [`Record`]: written before anything else is made, and again once init has a pid
-//!   seccomp.bpf       the compiled filter, for exec
+//!   cgroup            a symbolic link that says where the cgroup is: made before it, so that a killed `create`
+//!                     can be cleaned up after (a link because it is one system call, and no data block)
+//!   state.json        [`Record`] as one line of JSON, then the compiled seccomp filter for exec, in the kernel's
+//!                     layout; written once, when init has a pid, and before it may live
 //!   exec.fifo         exists until the container is started
 //! ```
 
@@ -14,7 +16,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use corten_bundle::Bundle;
 use corten_cgroups::Cgroup;
 use corten_state::{Durability, write_atomic};
 use corten_sys::process::{Namespaces, pidfd_open};
@@ -22,17 +23,16 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{stat::fstat, statfs::fstatfs},
 };
-use oci_spec::runtime::{Hook, Process};
+use oci_spec::runtime::{Hook, Process, Spec};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, State, Status};
+use crate::{Error, Result, State, Status, error::Doing};
 
 const VERSION: u32 = 1;
 const FILE: &str = "state.json";
 /// The exec fifo's name.
 pub(crate) const FIFO: &str = "exec.fifo";
-/// The name of the compiled filter.
-pub(crate) const SECCOMP: &str = "seccomp.bpf";
+const CGROUP: &str = "cgroup";
 
 /// What is kept of a container.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -46,15 +46,12 @@ pub(crate) struct Record {
     #[serde(default)]
     pub(crate) annotations: BTreeMap<String, String>,
     pub(crate) owner: String,
-    pub(crate) init: Option<Identity>,
-    /// Where the cgroup is (going to be).
-    pub(crate) place: PathBuf,
-    /// The cgroup, once it is made.
-    pub(crate) cgroup: Option<Cgroup>,
+    pub(crate) init: Identity,
+    pub(crate) cgroup: Cgroup,
     /// CLONE_NEW* bits of the namespaces that exec joins.
     pub(crate) namespaces: u64,
     pub(crate) process: Process,
-    /// SECCOMP_FILTER_FLAG_* for the filter in [`SECCOMP`]; None without one.
+    /// SECCOMP_FILTER_FLAG_* for the filter; None without one.
     pub(crate) seccomp: Option<u64>,
     #[serde(default)]
     pub(crate) poststart: Vec<Hook>,
@@ -134,7 +131,7 @@ impl Home {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
                 Err(Error::AlreadyExists { id: self.id.clone() })
             }
-            Err(source) => Err(Error::Os { operation: format!("make {}", self.path.display()), source }),
+            Err(source) => Err(source).doing(|| format!("make {}", self.path.display())),
             Ok(()) => Ok(()),
         }
     }
@@ -154,32 +151,62 @@ impl Home {
 
     /// Reads the record.
     pub(crate) fn load(&self) -> Result<Record> {
-        let bytes = match fs::read(self.file(FILE)) {
+        self.load_all().map(|(record, _)| record)
+    }
+
+    /// Reads the record and the seccomp filter's bytes.
+    pub(crate) fn load_all(&self) -> Result<(Record, Vec<u8>)> {
+        let mut bytes = match fs::read(self.file(FILE)) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 return Err(Error::NotFound { id: self.id.clone() });
             }
             other => other.map_err(|e| self.record_error("read", e))?,
         };
-        let record: Record = serde_json::from_slice(&bytes).map_err(|e| self.record_error("read", e))?;
+        // JSON has no newline inside of strings, and we write none elsewhere.
+        let end = bytes.iter().position(|&b| b == b'\n').unwrap_or(bytes.len());
+        let record: Record = serde_json::from_slice(bytes.get(..end).unwrap_or_default())
+            .map_err(|e| self.record_error("read", e))?;
         if record.version > VERSION {
             let found = format!("it has version {}, this corten knows {VERSION}", record.version);
             return Err(self.record_error("read", found));
         }
-        Ok(record)
+        bytes.drain(..bytes.len().min(end + 1));
+        Ok((record, bytes))
     }
 
-    /// Writes the record.
-    pub(crate) fn save(&self, record: &Record) -> Result<()> {
-        let bytes = serde_json::to_vec(record).map_err(|e| self.record_error("write", e))?;
+    /// Writes the record and the filter.
+    pub(crate) fn save(&self, record: &Record, filter: &[u8]) -> Result<()> {
+        let mut bytes = serde_json::to_vec(record).map_err(|e| self.record_error("write", e))?;
+        bytes.push(b'\n');
+        bytes.extend_from_slice(filter);
         // It needn't survive a crash of the machine: the container doesn't.
         write_atomic(self.file(FILE), &bytes, Durability::Volatile).map_err(|e| self.record_error("write", e))
     }
 
+    /// Notes where the cgroup is going to be.
+    pub(crate) fn note_cgroup(&self, place: &Path) -> Result<()> {
+        let path = self.file(CGROUP);
+        std::os::unix::fs::symlink(place, &path).doing(|| format!("make {}", path.display()))
+    }
+
+    /// Where the cgroup of a container without a record may be; None if `create` didn't come so far.
+    pub(crate) fn noted_cgroup(&self) -> Option<PathBuf> {
+        fs::read_link(self.file(CGROUP)).ok()
+    }
+
     /// Gives the id free again.
     pub(crate) fn remove(&self) -> Result<()> {
-        match fs::remove_dir_all(&self.path) {
+        // What there is, is known: that spares reading the directory.
+        for name in [FILE, CGROUP, FIFO] {
+            fs::remove_file(self.file(name)).ok(); // because remove_dir tells if anything is left
+        }
+        let removed = match fs::remove_dir(&self.path) {
+            Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => fs::remove_dir_all(&self.path),
+            other => other,
+        };
+        match removed {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                Err(Error::Os { operation: format!("remove {}", self.path.display()), source: e })
+                Err(e).doing(|| format!("remove {}", self.path.display()))
             }
             _ => Ok(()),
         }
@@ -187,31 +214,28 @@ impl Home {
 }
 
 impl Record {
-    /// Everything that is known before there's a process.
+    /// Of a container that has just got its init.
     pub(crate) fn new(
-        id: &str,
-        bundle: &Bundle,
-        rootfs: &Path,
-        place: PathBuf,
+        state: State,
+        spec: &Spec,
+        (init, cgroup): (Identity, Cgroup),
         namespaces: Namespaces,
         seccomp: Option<u64>,
     ) -> Self {
-        let hooks = bundle.spec.hooks().as_ref();
-        let annotations = bundle.spec.annotations().iter().flatten();
+        let hooks = spec.hooks().as_ref();
         Self {
             version: VERSION,
-            oci_version: bundle.spec.version().clone(),
-            id: id.to_owned(),
-            bundle: bundle.path.clone(),
-            rootfs: rootfs.to_owned(),
-            created: now(),
-            annotations: annotations.map(|(k, v)| (k.clone(), v.clone())).collect(),
-            owner: owner(),
-            init: None,
-            place,
-            cgroup: None,
+            oci_version: state.oci_version,
+            id: state.id,
+            bundle: state.bundle,
+            rootfs: state.rootfs,
+            created: state.created,
+            annotations: state.annotations,
+            owner: state.owner,
+            init,
+            cgroup,
             namespaces: namespaces.bits(),
-            process: bundle.spec.process().clone().unwrap_or_default(),
+            process: spec.process().clone().unwrap_or_default(),
             seccomp,
             poststart: hooks.and_then(|h| h.poststart().clone()).unwrap_or_default(),
             poststop: hooks.and_then(|h| h.poststop().clone()).unwrap_or_default(),
@@ -220,7 +244,7 @@ impl Record {
 
     /// The state to show, with this status.
     pub(crate) fn state(&self, status: Status) -> State {
-        let pid = if status == Status::Stopped { 0 } else { self.init.map_or(0, |init| init.pid) };
+        let pid = if status == Status::Stopped { 0 } else { self.init.pid };
         State {
             oci_version: self.oci_version.clone(),
             id: self.id.clone(),
@@ -235,13 +259,14 @@ impl Record {
     }
 }
 
-fn owner() -> String {
+/// The user that we are.
+pub(crate) fn owner() -> String {
     let uid = nix::unistd::getuid();
     if uid.is_root() { "root".to_owned() } else { uid.to_string() }
 }
 
 /// RFC 3339 in UTC with nanoseconds.
-fn now() -> String {
+pub(crate) fn now() -> String {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let (days, seconds) = (now.as_secs() / 86400, now.as_secs() % 86400);
     let (year, month, day) = civil(days);

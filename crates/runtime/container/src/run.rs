@@ -3,10 +3,11 @@
 use nix::sys::prctl::set_child_subreaper;
 
 use crate::{
-    CreateOptions, Error, Outcome, Result, RunOptions, Runtime,
+    CreateOptions, Error, Outcome, Result, RunOptions, Runtime, Status,
     create::{Made, Mode},
     error::Doing,
     foreground::Foreground,
+    query::Now,
     record::Home,
     spawn::sync::FromInit,
 };
@@ -31,7 +32,8 @@ impl Runtime {
         let Some(foreground) = foreground else { return Ok(Outcome::Detached(made.child.pid)) };
         let code = foreground.wait(made.child.pid, &made.child.pidfd, made.terminal.take());
         if !run.keep {
-            self.delete(id, true)?;
+            let Made { home, record, .. } = made;
+            self.take_away(&Now { home, record, filter: Vec::new(), status: Status::Stopped, init: None })?;
         }
         code.map(Outcome::Exited)
     }

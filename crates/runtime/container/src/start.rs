@@ -89,7 +89,7 @@ fn wait_for_error(fifo: &fs::File) -> io::Result<()> {
 }
 
 fn status_now(record: &Record) -> Status {
-    match record.init.and_then(|init| init.open()) {
+    match record.init.open() {
         Some(_) => Status::Running,
         None => Status::Stopped,
     }

@@ -114,21 +114,26 @@ fn bind(root: BorrowedFd<'_>, mount: &Mount, source: &Source) -> Result<()> {
 }
 
 /// Opens or makes the target of a mount. What is mounted on /dev mustn't go where a link of the image's points to
-/// (CVE-2026-41579): the nodes made there afterwards would.
-pub(crate) fn place(root: BorrowedFd<'_>, mount: &Mount, make: Make) -> Result<OwnedFd> {
+/// (CVE-2026-41579): the nodes made there afterwards would. `strict`: nor must anything else.
+fn place_strictly(root: BorrowedFd<'_>, mount: &Mount, make: Make, strict: bool) -> Result<OwnedFd> {
     let destination = mount.destination.as_c_str();
-    let target = open_or_make(root, destination, make)
-        .doing(|| format!("open mount target {}", show(destination)))?;
-    if matches!(destination.to_bytes(), b"/dev" | b"/dev/") {
-        no_link(root, destination)?;
+    let doing = || format!("open mount target {}", show(destination));
+    if strict || matches!(destination.to_bytes(), b"/dev" | b"/dev/") {
+        match open_in_root_no_links(root, destination, libc::O_PATH | libc::O_DIRECTORY, 0) {
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {}
+            other => {
+                return other.doing(|| {
+                    format!("mount on {}: it must be a directory, not a link", show(destination))
+                });
+            }
+        }
     }
-    Ok(target)
+    open_or_make(root, destination, make).doing(doing)
 }
 
-fn no_link(root: BorrowedFd<'_>, destination: &CStr) -> Result<()> {
-    open_in_root_no_links(root, destination, libc::O_PATH | libc::O_DIRECTORY, 0)
-        .map(drop)
-        .doing(|| format!("mount on {}: it must be a directory, not a link", show(destination)))
+/// Opens or makes the target of a mount.
+pub(crate) fn place(root: BorrowedFd<'_>, mount: &Mount, make: Make) -> Result<OwnedFd> {
+    place_strictly(root, mount, make, false)
 }
 
 /// A file system of the container's own.
@@ -141,13 +146,10 @@ struct New<'a> {
 
 fn filesystem(root: BorrowedFd<'_>, mount: &Mount, new: &New<'_>, late: &mut Late) -> Result<()> {
     let destination = mount.destination.as_c_str();
-    let target = place(root, mount, Make::Directory)?;
-    let (tmpfs, kernel) =
-        (new.name == c"tmpfs", matches!(new.name.to_bytes(), b"proc" | b"sysfs"));
-    if kernel {
-        // Masks and sysctls count on it being where they look (CVE-2019-19921).
-        no_link(root, destination)?;
-    }
+    // Masks and sysctls count on proc and sysfs being where they look (CVE-2019-19921).
+    let kernel = matches!(new.name.to_bytes(), b"proc" | b"sysfs");
+    let target = place_strictly(root, mount, Make::Directory, kernel)?;
+    let tmpfs = new.name == c"tmpfs";
     let mut set = mount.set | mount.set_recursive;
     // More mounts and nodes may have to be made in it first.
     let later = tmpfs && set.contains(Attributes::RDONLY);
