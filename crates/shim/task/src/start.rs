@@ -5,12 +5,17 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use corten_task_api::ttrpc::Code;
 use tokio::process::Command;
 
 use crate::{Error, Result, Shim};
 
 /// How long a live shim may take to answer a daemon that comes back.
 const RECONNECT: Duration = Duration::from_secs(10);
+
+/// How often a shim may take a connection and drop it before it counts as dead, and how long it is left alone between.
+const DYING: usize = 20;
+const TEARDOWN: Duration = Duration::from_millis(10);
 
 /// The file in a sandbox's directory that holds the address of its shim.
 pub(crate) const ADDRESS: &str = "address";
@@ -86,14 +91,20 @@ impl Shims {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(Error::File { operation: "read", path, source }),
         };
-        let shim = match self.connect(sandbox_id, address.trim()).await {
-            Ok(shim) => shim,
-            Err(Error::Connect { source, .. }) if nobody_listens(&source) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        // Only a shim that answers is a shim.
-        shim.ping(RECONNECT).await?;
-        Ok(Some(shim))
+        for _ in 0..DYING {
+            let shim = match self.connect(sandbox_id, address.trim()).await {
+                Ok(shim) => shim,
+                Err(Error::Connect { source, .. }) if nobody_listens(&source) => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            // Only a shim that answers is a shim. One that is being torn down may still take connections, and drops them.
+            match shim.ping(RECONNECT).await {
+                Ok(()) => return Ok(Some(shim)),
+                Err(error) if error.code() == Code::Unavailable => tokio::time::sleep(TEARDOWN).await,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
     }
 
     async fn connect(&self, sandbox_id: &str, address: &str) -> Result<Shim> {

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::pin::Pin;
 use std::process::Stdio;
 use std::rc::Rc;
 use std::time::Duration;
@@ -63,8 +64,7 @@ pub(super) async fn exec_sync(
         ended = &mut ending => Some(ended?),
         () = timeout => None,
         () = call.gone() => {
-            pids.kill();
-            let _ = tokio::time::timeout(GRACE, ending).await; // nobody is there to be told
+            pids.kill_until(ending).await;
             return Err(Status::new(Code::Cancelled, "nobody waits any more"));
         }
     };
@@ -72,8 +72,7 @@ pub(super) async fn exec_sync(
     let exit_code = match ended {
         Some(exited) => exited.status,
         None => {
-            pids.kill();
-            let _ = tokio::time::timeout(GRACE, ending).await; // in the kernel's hands, e.g. frozen or in state D
+            pids.kill_until(ending).await;
             137
         }
     };
@@ -94,6 +93,19 @@ struct Pids {
 }
 
 impl Pids {
+    /// Kills until it has ended: the runtime may just have handed the process over, so that neither is found at first.
+    /// What is in the kernel's hands (frozen, in state D) isn't waited for.
+    async fn kill_until<T>(&self, mut ending: Pin<&mut impl Future<Output = T>>) {
+        let mut pause = Duration::from_millis(10);
+        while pause < GRACE {
+            self.kill();
+            if tokio::time::timeout(pause, ending.as_mut()).await.is_ok() {
+                return;
+            }
+            pause *= 2;
+        }
+    }
+
     fn kill(&self) {
         let roots: Vec<u32> = self.runtime.get().into_iter().chain(self.process.get()).collect();
         if !roots.is_empty() {
