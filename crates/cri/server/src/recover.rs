@@ -100,6 +100,19 @@ impl Inner {
         Ok(())
     }
 
+    /// Finds out what came of a start that an earlier daemon was killed in. The caller holds the container's lock, so
+    /// nobody of ours is starting it.
+    pub(crate) async fn settle(self: &Arc<Self>, container: &Arc<Container>) -> Result<()> {
+        if container.record().phase != ContainerPhase::Starting {
+            return Ok(());
+        }
+        let shim = self.sandbox_of(container)?.shim()?;
+        let operation = format!("look for container {}", container.id);
+        let tasks = shim.list().await.map_err(crate::server::shim_error(operation))?;
+        let task = tasks.iter().find(|task| task.id == container.id);
+        self.reconcile_container(container, task, &shim).await
+    }
+
     async fn reconcile_container(
         self: &Arc<Self>,
         container: &Arc<Container>,
@@ -163,10 +176,11 @@ impl Inner {
         for container in self.containers.all() {
             let record = container.record();
             let orphan = self.sandboxes.get(&record.sandbox_id).is_none();
-            if !record.phase.is_visible() || orphan {
-                if let Err(error) = self.take_away_container(&container).await {
-                    tracing::error!(container = container.id, error = error.chain(), "can't be taken away");
-                }
+            if record.phase.is_visible() && !orphan {
+                continue;
+            }
+            if let Err(error) = self.take_away_container(&container).await {
+                tracing::error!(container = container.id, error = error.chain(), "can't be taken away");
             }
         }
         for sandbox in sandboxes.iter().filter(|sandbox| !sandbox.record().phase.is_visible()) {

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use corten_task::{DeadTask, Shim};
 use futures_util::future::join_all;
+use tokio::time::{Instant, sleep};
+use tonic::Code;
 
 use crate::container::Container;
 use crate::records::{ContainerPhase, SandboxPhase};
@@ -18,6 +20,10 @@ use crate::{Error, Result, pod_files};
 
 /// How long killed containers may take to be gone before a pod's stop gives up until its next attempt.
 const KILLED: Duration = Duration::from_secs(30);
+/// How long a task may be neither here nor gone.
+const IN_BETWEEN: Duration = Duration::from_secs(10);
+/// How long a shim may take to end once it has agreed to.
+const SHUT_DOWN: Duration = Duration::from_secs(10);
 
 impl Inner {
     /// Kills the container if it runs and removes all of it. Logs stay: they are the client's.
@@ -34,6 +40,7 @@ impl Inner {
         let id = &container.id;
         let removed = self.deps.images.remove_snapshot(id).await;
         removed.map_err(crate::server::image_error(format!("remove the file system of container {id}")))?;
+        self.collect_if_removed(&container.record().image_id).await;
         let bundle = self.deps.dirs.bundle(id);
         crate::blocking(move || {
             pod_files::unmount(&bundle.join("rootfs"))?;
@@ -43,6 +50,17 @@ impl Inner {
         container.entry.forget().await?;
         self.containers.remove(id);
         Ok(())
+    }
+
+    /// Gives back the space of an image that was removed while containers still used it.
+    async fn collect_if_removed(&self, image_id: &str) {
+        if !matches!(self.deps.images.get(image_id).await, Ok(None)) {
+            return;
+        }
+        if let Err(error) = self.deps.images.gc().await {
+            // The next removal of an image tries again.
+            tracing::warn!(image_id, %error, "the space of a removed image can't be given back yet");
+        }
     }
 
     /// Stops everything of the sandbox but keeps its record: containers, shim, network, namespaces. All steps are
@@ -90,7 +108,9 @@ impl Inner {
         if self.sandboxes.get(&sandbox.id).is_none() {
             return Ok(());
         }
-        self.quiesce(sandbox).await?;
+        if !sandbox.record().stopped {
+            self.quiesce(sandbox).await?;
+        }
         let containers = self.containers_of(&sandbox.id);
         let removals = containers.iter().map(|container| self.take_away_container(container));
         join_all(removals).await.into_iter().collect::<Result<Vec<()>>>()?;
@@ -144,7 +164,12 @@ impl Inner {
         }
         sandbox.take_shim();
         let ended = shim.shutdown().await;
-        ended.map_err(shim_error(format!("end the shim of sandbox {}", sandbox.id)))
+        ended.map_err(shim_error(format!("end the shim of sandbox {}", sandbox.id)))?;
+        // Else somebody who looks for it right now would still find it.
+        let gone = tokio::time::timeout(SHUT_DOWN, shim.closed().wait()).await;
+        gone.map_err(|_| {
+            Error::Deadline(format!("the shim of sandbox {} was told to end and doesn't", sandbox.id))
+        })
     }
 
     /// Takes away what a shim that died has left of the containers, and says how each of them ended.
@@ -165,10 +190,20 @@ impl Inner {
 }
 
 /// Deletes a task that has ended; one that the shim doesn't know is gone already.
+///
+/// One that is still being made, or deleted by somebody else (an earlier daemon that was killed meanwhile), is
+/// waited for. There is no event for that, so this asks again.
 pub(crate) async fn delete_task(shim: &Shim, id: &str) -> Result<()> {
-    match shim.delete(id).await {
-        Err(error) if !error.is_not_found() => Err(shim_error(format!("delete container {id}"))(error)),
-        _ => Ok(()),
+    let deadline = Instant::now() + IN_BETWEEN;
+    loop {
+        let error = match shim.delete(id).await {
+            Err(error) if !error.is_not_found() => shim_error(format!("delete container {id}"))(error),
+            _ => return Ok(()),
+        };
+        if error.code() != Code::FailedPrecondition || Instant::now() > deadline {
+            return Err(error);
+        }
+        sleep(Duration::from_millis(20)).await;
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use corten_cri_api::v1::{StartContainerRequest, StartContainerResponse};
 use corten_task::{CreateTask, Mount, Shim};
+use tonic::Code;
 
 use crate::container::Container;
 use crate::records::{ContainerPhase, ContainerRecord, Ended, SandboxPhase};
@@ -30,6 +31,7 @@ impl Inner {
         let sandbox = self.sandbox_of(&container)?;
         let _pod = sandbox.work.read().await;
         let _work = container.work.lock().await;
+        self.settle(&container).await?;
         let record = container.record();
         if record.phase != ContainerPhase::Created {
             let state = record.state().as_str_name();
@@ -41,8 +43,7 @@ impl Inner {
         let shim = sandbox.shim()?;
         container.entry.update(|record| record.phase = ContainerPhase::Starting).await?;
         match self.launch(&shim, &record).await {
-            Ok(pid) => {
-                let started_at = crate::time::now();
+            Ok((pid, started_at)) => {
                 let phase = ContainerPhase::Running { pid, started_at };
                 container.entry.update(|record| record.phase = phase).await?;
                 self.watch_container(&container, &shim);
@@ -67,7 +68,8 @@ impl Inner {
         }
     }
 
-    async fn launch(&self, shim: &Shim, record: &ContainerRecord) -> Result<u32> {
+    /// Returns the first process and when it began: just before, so that its end can't be earlier.
+    async fn launch(&self, shim: &Shim, record: &ContainerRecord) -> Result<(u32, i64)> {
         let id = &record.id;
         let rootfs = self.deps.images.mounts(id).await;
         let rootfs = rootfs.map_err(image_error(format!("find the file system of container {id}")))?;
@@ -88,8 +90,22 @@ impl Inner {
             stderr: if record.config.tty { String::new() } else { log },
             terminal: record.config.tty,
         };
-        shim.create(task).await.map_err(shim_error(format!("create container {id}")))?;
-        shim.start(id).await.map_err(shim_error(format!("start container {id}")))
+        create(shim, task).await?;
+        let started_at = crate::time::now();
+        let pid = shim.start(id).await.map_err(shim_error(format!("start container {id}")))?;
+        Ok((pid, started_at))
+    }
+}
+
+/// Creates the task. A daemon that was killed may have left one under way: that goes first.
+async fn create(shim: &Shim, task: CreateTask) -> Result<()> {
+    let failed = |error| shim_error(format!("create container {}", task.id))(error);
+    match shim.create(task.clone()).await.map_err(failed) {
+        Err(error) if error.code() == Code::AlreadyExists => {
+            delete_task(shim, &task.id).await?;
+            shim.create(task.clone()).await.map_err(failed).map(drop)
+        }
+        created => created.map(drop),
     }
 }
 

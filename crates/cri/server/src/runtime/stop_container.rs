@@ -54,7 +54,8 @@ impl Inner {
     pub(crate) async fn stop(self: &Arc<Self>, container: &Arc<Container>, grace: Grace) -> Result<()> {
         if container.record().phase == ContainerPhase::Starting {
             // Whatever becomes of the start: that is what is stopped.
-            drop(container.work.lock().await);
+            let _work = container.work.lock().await;
+            self.settle(container).await?;
         }
         if !matches!(container.record().phase, ContainerPhase::Running { .. } | ContainerPhase::Starting) {
             return Ok(());
