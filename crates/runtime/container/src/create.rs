@@ -25,7 +25,7 @@ use crate::{
     error::Doing,
     filter, hooks,
     plan::{Circumstances, Mount, Plan},
-    record::{FIFO, Home, Identity, Record, now, owner},
+    record::{CREATING, FIFO, Home, Identity, Record, now, owner},
     spawn::{
         init::{Creation, Wires, waits_for_hooks},
         parent::{Child, open_joins, spawn_create},
@@ -143,6 +143,9 @@ impl Made {
         }
         if mode == Mode::Create {
             self.wait_for("setting up", |message| matches!(message, FromInit::Ready))?;
+            // From here on it is created, and can be started.
+            fs::rename(self.home.file(CREATING), self.home.file(FIFO))
+                .doing(|| "make the exec fifo available".to_owned())?;
         }
         if let Some(path) = &options.pid_file {
             write_pid_file(path, self.child.pid)?;
@@ -223,7 +226,7 @@ fn record(
 }
 
 fn make_fifo(home: &Home) -> Result<OwnedFd> {
-    let path = home.file(FIFO);
+    let path = home.file(CREATING);
     let doing = || format!("make the exec fifo {}", path.display());
     mkfifo(&path, stat::Mode::S_IRUSR | stat::Mode::S_IWUSR).doing(doing)?;
     // For writing too: then it's open at once, never at its end, and can carry an error back.

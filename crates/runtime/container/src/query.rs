@@ -8,7 +8,7 @@ use crate::{
     Result, Runtime, State, Status,
     cgroup::CgroupDoing,
     error::{Doing, chain},
-    record::{FIFO, Home, Record},
+    record::{CREATING, FIFO, Home, Record},
 };
 
 /// A container with its status now.
@@ -32,6 +32,7 @@ impl Runtime {
             None => Status::Stopped,
             Some(_) if record.cgroup.is_frozen().unwrap_or(false) => Status::Paused,
             Some(_) if home.file(FIFO).symlink_metadata().is_ok() => Status::Created,
+            Some(_) if home.file(CREATING).symlink_metadata().is_ok() => Status::Creating,
             Some(_) => Status::Running,
         };
         Ok(Now { home, record, filter, status, init })

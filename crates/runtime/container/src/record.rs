@@ -6,7 +6,8 @@
 //!                     can be cleaned up after (a link because it is one system call, and no data block)
 //!   state.json        [`Record`] as one line of JSON, then the compiled seccomp filter for exec, in the kernel's
 //!                     layout; written once, when init has a pid, and before it may live
-//!   exec.fifo         exists until the container is started
+//!   exec.fifo         exists from when the container is created until it is started; before, it is
+//!                     creating.fifo
 //! ```
 
 use std::{
@@ -32,6 +33,8 @@ const VERSION: u32 = 1;
 const FILE: &str = "state.json";
 /// The exec fifo's name.
 pub(crate) const FIFO: &str = "exec.fifo";
+/// Its name until `create` is done.
+pub(crate) const CREATING: &str = "creating.fifo";
 const CGROUP: &str = "cgroup";
 
 /// What is kept of a container.
@@ -197,7 +200,7 @@ impl Home {
     /// Gives the id free again.
     pub(crate) fn remove(&self) -> Result<()> {
         // What there is, is known: that spares reading the directory.
-        for name in [FILE, CGROUP, FIFO] {
+        for name in [FILE, CGROUP, FIFO, CREATING] {
             fs::remove_file(self.file(name)).ok(); // because remove_dir tells if anything is left
         }
         let removed = match fs::remove_dir(&self.path) {

@@ -15,7 +15,7 @@ use crate::{
     Error, Result, Runtime, Status,
     error::Doing,
     hooks,
-    record::{FIFO, Home, Record},
+    record::{CREATING, FIFO, Home, Record},
     spawn::sync::decode_failure,
 };
 
@@ -53,7 +53,7 @@ fn release(home: &Home, record: &Record) -> Result<()> {
     };
     let mut fifo = match open(true) {
         Err(e) if e.raw_os_error() == Some(libc::ENXIO) => return Err(wrong(Status::Stopped)),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(wrong(status_now(record))),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(wrong(status_now(home, record))),
         other => other.doing(doing)?,
     };
     // For the error, while the path exists; a reader of ours would keep POLLERR away, so it's opened by number later.
@@ -88,8 +88,9 @@ fn wait_for_error(fifo: &fs::File) -> io::Result<()> {
     }
 }
 
-fn status_now(record: &Record) -> Status {
+fn status_now(home: &Home, record: &Record) -> Status {
     match record.init.open() {
+        Some(_) if home.file(CREATING).symlink_metadata().is_ok() => Status::Creating,
         Some(_) => Status::Running,
         None => Status::Stopped,
     }

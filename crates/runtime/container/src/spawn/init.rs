@@ -120,6 +120,9 @@ pub(crate) fn exec(wires: &Wires, plan: &ProcessPlan, join: Namespaces, target: 
     process::not_dumpable().doing(|| "become undumpable".to_owned())?;
     limits::affinity(plan.affinity.initial.as_deref())?;
     join_cgroups(wires)?;
+    if plan.affinity.initial.is_none() {
+        limits::all_cpus();
+    }
     limits::affinity(plan.affinity.last.as_deref())?;
     setsid().doing(|| "start a session".to_owned())?;
     // The host's limits may have to be raised while we still have the privilege of the host.
@@ -152,6 +155,8 @@ fn enter_namespaces(wires: &Wires, creation: &Creation<'_>) -> Result<OwnedFd> {
     process::not_dumpable().doing(|| "become undumpable".to_owned())?;
     // Before the cgroup namespace, whose root is where we are when it is made.
     join_cgroups(wires)?;
+    // After it, as the cpuset decides which CPUs there are.
+    limits::all_cpus();
     if plan.namespaces.new.contains(Namespaces::USER) {
         wires.channel.await_order(FromParent::Mapped)?;
     }

@@ -51,3 +51,8 @@ pub(crate) fn priorities(process: &ProcessPlan) -> Result<()> {
 pub(crate) fn affinity(cpus: Option<&[u64]>) -> Result<()> {
     cpus.map_or(Ok(()), |cpus| sched::set_affinity(cpus).doing(|| "set process.execCPUAffinity".to_owned()))
 }
+
+/// Runs on every CPU of our cpuset: what our caller is bound to is not for the container.
+pub(crate) fn all_cpus() {
+    sched::set_affinity(&[u64::MAX; 128]).ok(); // because where it can't be changed it's nobody's wish
+}
