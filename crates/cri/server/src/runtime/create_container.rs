@@ -48,17 +48,17 @@ impl Inner {
             if record.config.metadata != config.metadata {
                 continue;
             }
-            match &record.phase {
-                ContainerPhase::Created if record.config == config => return Ok(known.id.clone()),
-                ContainerPhase::Creating | ContainerPhase::Removing => {
-                    self.take_away_container(&known).await?
-                }
-                _ => {
-                    return Err(Error::Exists(format!(
-                        "container {} has this name in sandbox {}: remove it, or ask for another attempt",
-                        known.id, sandbox.id
-                    )));
-                }
+            if !record.phase.is_visible() {
+                self.take_away_container(&known).await?;
+            } else if record.config == config {
+                // The same request again: its answer was lost, whatever has become of the container since.
+                return Ok(known.id.clone());
+            } else {
+                return Err(Error::Exists(format!(
+                    "container {} has this name in sandbox {} and is another one: remove it, or ask for another \
+                     attempt",
+                    known.id, sandbox.id
+                )));
             }
         }
         let image = self.image_of(&config).await?;
