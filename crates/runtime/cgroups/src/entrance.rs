@@ -15,9 +15,9 @@ use crate::{Cgroup, Error, Result, file};
 /// Open descriptors through which a process can enter a cgroup.
 ///
 /// On v2 the process is born there: give [`Entrance::birthplace`] to clone3. On v1 the child calls
-/// [`Entrance::enter`], which writes "0" to `tasks`: a thread that moves only itself is spared the kernel's global
-/// lock, whose price is milliseconds, and which writing a pid to cgroup.procs can't avoid. The child must
-/// therefore be single-threaded, as one fresh from clone is.
+/// [`Entrance::enter`], which writes "0" to `tasks`: a thread that moves only itself needs no lock against all
+/// forks on the machine, taking which costs an RCU grace period (milliseconds) on many kernels. On 6.18 there is
+/// no difference any more. The child must be single-threaded, as one fresh from clone is.
 #[derive(Debug)]
 pub struct Entrance {
     v1: Vec<(PathBuf, File)>,
