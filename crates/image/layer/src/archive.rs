@@ -246,7 +246,7 @@ impl<R: BufRead> Archive<R> {
     /// The next header, or `None` at the end: two blocks of zeros, or the end of the stream, which Go's reader tolerates too.
     fn header(&mut self) -> Result<Option<Header>> {
         let start = self.offset;
-        let Some(header) = self.block()? else { return Ok(None) };
+        let Some(mut header) = self.block()? else { return Ok(None) };
         if header.as_bytes().iter().all(|byte| *byte == 0) {
             return match self.block()? {
                 Some(second) if second.as_bytes().iter().any(|byte| *byte != 0) => {
@@ -258,6 +258,7 @@ impl<R: BufRead> Archive<R> {
         if !checksum_holds(&header) {
             return Err(Error::Header { offset: start, reason: "its checksum doesn't match".to_owned() });
         }
+        fill_blanks(&mut header);
         Ok(Some(header))
     }
 
@@ -306,6 +307,24 @@ impl<R: BufRead> Archive<R> {
 /// The chunk reader behind an archive doesn't fail: it ends.
 fn internal(error: &std::io::Error) -> Error {
     Error::Header { offset: 0, reason: error.to_string() }
+}
+
+/// Writes a zero into each numeric field that was left blank. Go's reader takes such a field for zero, so there are
+/// images which have them (device numbers of files, mostly); the tar crate takes it for an error.
+fn fill_blanks(header: &mut Header) {
+    // mode, uid, gid, size, mtime, and the device numbers, which only the newer formats have.
+    let old = [100..108, 108..116, 116..124, 124..136, 136..148];
+    let new = if header.as_ustar().is_some() || header.as_gnu().is_some() {
+        vec![329..337, 337..345]
+    } else {
+        Vec::new()
+    };
+    let bytes = header.as_mut_bytes();
+    for field in old.into_iter().chain(new) {
+        if bytes[field.clone()].iter().all(|byte| matches!(byte, 0 | b' ')) {
+            bytes[field.start] = b'0';
+        }
+    }
 }
 
 /// Sum of all bytes, the checksum field taken as spaces. Ancient archives have it over signed bytes.

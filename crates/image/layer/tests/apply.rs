@@ -75,6 +75,21 @@ fn times_of_directories_survive_what_is_put_into_them() {
 }
 
 #[test]
+fn blank_numbers_are_zero() {
+    let place = Place::new();
+    let mut header = Tar::header(EntryType::Regular, b"f", 4);
+    for field in [108..116, 116..124, 136..148, 329..337, 337..345] {
+        header.as_mut_bytes()[field].fill(0);
+    }
+    header.as_mut_bytes()[329..337].fill(b' ');
+    header.set_uid(fs::metadata(place.target()).unwrap().uid().into());
+    header.set_cksum();
+    place.merge(&Tar::new().entry(header, b"text").end()).unwrap();
+    let metadata = fs::metadata(place.target().join("f")).unwrap();
+    assert_eq!((metadata.gid(), metadata.mtime(), metadata.len()), (0, 0, 4));
+}
+
+#[test]
 fn pax_overrides_the_header() {
     let place = Place::new();
     let long = format!("{}/file", "directory".repeat(20));
