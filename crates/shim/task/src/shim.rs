@@ -347,10 +347,11 @@ impl Shim {
         Ok((answer.pid, answer.ns_path.into()))
     }
 
-    /// Ends the shim and what it holds for the pod. All containers must have been deleted.
+    /// Ends the shim and what it holds for the pod. With containers left it stays, as containerd expects it to: delete
+    /// them first.
     ///
     /// # Errors
-    /// FailedPrecondition when there are containers left. That the shim is gone already is no error.
+    /// What went wrong in the shim. That it is gone already is no error.
     pub async fn shutdown(&self) -> Result<()> {
         let request = api::ShutdownRequest { id: self.id.clone(), now: false };
         match self.task::<()>("shut down for", &self.id, "Shutdown", &request, Some(PATIENCE)).await {
