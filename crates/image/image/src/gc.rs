@@ -1,16 +1,18 @@
 //! Garbage collection: what no image, container or pull in flight needs is removed.
 //!
-//! Roots are the images in the catalog, the snapshots of containers, and the leases of pulls. Marking and sweeping happen behind the gate at
-//! which leases are taken, so nothing that a pull has just found is swept.
+//! Roots are the images in the catalog, the snapshots of containers, and the leases of pulls. What none of them needs is condemned in one
+//! step, so that nothing a pull has just found is swept, and then removed while other pulls go on.
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use corten_content::Digest;
 use corten_snapshot::{Error as SnapshotError, Info, Kind};
 
 use crate::images::{Inner, UNPACK_PREFIX};
+use crate::lease::Needs;
 use crate::{Error, Result};
 
 /// What is spared although nothing needs it.
@@ -24,15 +26,26 @@ pub(crate) struct Spare {
 
 /// Removes all garbage. Everything is tried; the first error is returned.
 pub(crate) fn collect(inner: &Inner, spare: Spare) -> Result<()> {
+    let _one_at_a_time = inner.collecting.lock().unwrap_or_else(PoisonError::into_inner);
+    // What appears after these were listed is in use, or found the next time.
+    let blobs = inner.content.list().map_err(garbage)?;
+    let snapshots = inner.snapshotter.walk();
     let swept = {
-        let _gate = inner.leases.gate.blocking_lock();
-        // Leases first: a pull puts its image into the catalog before it gives up its lease.
-        let needs = inner.leases.needs();
-        let (mut blobs, mut snapshots) = inner.catalog.roots();
-        blobs.extend(needs.blobs);
-        snapshots.extend(needs.snapshots);
-        let first = sweep_snapshots(inner, snapshots);
-        first.and(sweep_blobs(inner, &blobs, spare.blobs))
+        let sentence = inner.leases.condemn(|mut keep| {
+            // Leases first: a pull puts its image into the catalog before it gives up its lease.
+            let (blobs_of_images, chains) = inner.catalog.roots();
+            keep.extend(Needs { blobs: blobs_of_images, snapshots: chains });
+            Needs {
+                blobs: blobs
+                    .into_iter()
+                    .map(|blob| blob.digest)
+                    .filter(|d| !keep.blobs.contains(d))
+                    .collect(),
+                snapshots: unneeded(&snapshots, keep.snapshots),
+            }
+        });
+        let first = sweep_snapshots(inner, &snapshots, &sentence.garbage.snapshots);
+        first.and(sweep_blobs(inner, &sentence.garbage.blobs, spare.blobs))
     };
     let cleaned = inner.snapshotter.cleanup().map(drop).map_err(|source| Error::Snapshot {
         operation: "give back disk space",
@@ -55,22 +68,20 @@ pub(crate) fn remove_leftovers(inner: &Inner) -> Result<()> {
     collect(inner, Spare { partials: age, blobs: age })
 }
 
-fn sweep_blobs(inner: &Inner, keep: &BTreeSet<Digest>, spare: Duration) -> Result<()> {
+fn sweep_blobs(inner: &Inner, doomed: &BTreeSet<Digest>, spare: Duration) -> Result<()> {
     let is_young = |digest: &Digest| {
         let modified = fs::metadata(inner.content.blob_path(digest)).and_then(|m| m.modified());
         !spare.is_zero() && modified.is_ok_and(|m| m.elapsed().is_ok_and(|age| age < spare))
     };
     let mut result = Ok(());
-    for blob in inner.content.list().map_err(garbage)? {
-        if !keep.contains(&blob.digest) && !is_young(&blob.digest) {
-            result = result.and(inner.content.delete(&blob.digest).map_err(garbage));
-        }
+    for digest in doomed.iter().filter(|digest| !is_young(digest)) {
+        result = result.and(inner.content.delete(digest).map_err(garbage));
     }
     result
 }
 
-fn sweep_snapshots(inner: &Inner, mut keep: BTreeSet<String>) -> Result<()> {
-    let all = inner.snapshotter.walk();
+/// The committed snapshots that neither are to be kept nor have anything above them that is.
+fn unneeded(all: &[Info], mut keep: BTreeSet<String>) -> BTreeSet<String> {
     let find =
         |name: &str| all.binary_search_by(|info| info.key.as_str().cmp(name)).ok().and_then(|i| all.get(i));
     for info in all.iter().filter(|info| info.kind != Kind::Committed) {
@@ -85,8 +96,12 @@ fn sweep_snapshots(inner: &Inner, mut keep: BTreeSet<String>) -> Result<()> {
             below.push(parent);
         }
     }
-    let mut garbage: Vec<&Info> =
-        all.iter().filter(|info| info.kind == Kind::Committed && !keep.contains(&info.key)).collect();
+    let garbage = all.iter().filter(|info| info.kind == Kind::Committed && !keep.contains(&info.key));
+    garbage.map(|info| info.key.clone()).collect()
+}
+
+fn sweep_snapshots(inner: &Inner, all: &[Info], doomed: &BTreeSet<String>) -> Result<()> {
+    let mut garbage: Vec<&Info> = all.iter().filter(|info| doomed.contains(&info.key)).collect();
     let mut result = Ok(());
     // Children go before their parents; each round removes those that nobody builds on.
     while !garbage.is_empty() {

@@ -2,8 +2,8 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use corten_content::{Digest, Store};
@@ -39,6 +39,8 @@ pub(crate) struct Inner {
     pub(crate) snapshotter: Arc<dyn Snapshotter>,
     pub(crate) catalog: Catalog,
     pub(crate) leases: Arc<Leases>,
+    /// Garbage is collected by one at a time.
+    pub(crate) collecting: Mutex<()>,
     pub(crate) layer_flights: Flights<Digest, Arc<Meter>, Result<(), Arc<Error>>>,
     /// How many layers were unpacked since the start, and how many of these have been made durable.
     pub(crate) finished_layers: AtomicU64,
@@ -73,7 +75,13 @@ impl Images {
     ///
     /// # Errors
     /// When another process has it open, or its files can't be used.
-    pub async fn open(config: Config) -> Result<Images> {
+    pub async fn open(mut config: Config) -> Result<Images> {
+        // Mounts outlive the working directory.
+        config.root = std::path::absolute(&config.root).map_err(|source| Error::Io {
+            operation: "make absolute",
+            path: config.root.clone(),
+            source,
+        })?;
         let root = config.root.clone();
         let open = move || {
             let path = root.join("snapshots");
@@ -106,6 +114,7 @@ impl Images {
                 snapshotter,
                 catalog,
                 leases: Arc::default(),
+                collecting: Mutex::default(),
                 layer_flights: Flights::default(),
                 finished_layers: AtomicU64::new(0),
                 synced_layers: tokio::sync::Mutex::new(0),

@@ -19,7 +19,7 @@ use tokio::sync::{Semaphore, mpsc};
 use crate::catalog::{Name, Record};
 use crate::images::{Inner, blocking};
 use crate::layer::{Job, LayerFlight};
-use crate::lease::Lease;
+use crate::lease::{Lease, Needs};
 use crate::manifest::{self, Layer, bad};
 use crate::progress::{Gauge, Meter};
 use crate::{Error, Image, Result};
@@ -152,7 +152,8 @@ impl Puller {
 
     /// Leases a blob and reads it, if it's there and undamaged.
     async fn stored(&self, descriptor: &Descriptor, limit: u64) -> Result<Option<Bytes>> {
-        self.lease.add([descriptor.digest.clone()], []).await;
+        let blobs = BTreeSet::from([descriptor.digest.clone()]);
+        self.lease.add(Needs { blobs, ..Needs::default() }).await;
         let (content, digest) = (self.inner.content.clone(), descriptor.digest.clone());
         let image = self.image.clone();
         let read = blocking("reading a blob", move || match content.read(&digest, limit) {
@@ -177,8 +178,9 @@ impl Puller {
 
     /// Makes all layers available, those that are there included.
     async fn layers(&self, layers: &[Layer], gauge: &Gauge) -> Result<()> {
-        let blobs = layers.iter().map(|layer| layer.blob.digest.clone());
-        self.lease.add(blobs, layers.iter().map(|layer| layer.chain_id.to_string())).await;
+        let blobs = layers.iter().map(|layer| layer.blob.digest.clone()).collect();
+        let snapshots = layers.iter().map(|layer| layer.chain_id.to_string()).collect();
+        self.lease.add(Needs { blobs, snapshots }).await;
         let permits = Arc::new(Semaphore::new(self.inner.config.max_concurrent_downloads.max(1)));
         let (mut flights, mut meters) = (Vec::<LayerFlight>::new(), Vec::new());
         let mut below: Option<(Digest, LayerFlight)> = None;
