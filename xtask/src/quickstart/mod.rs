@@ -57,7 +57,8 @@ pub(crate) fn quickstart() -> Result<()> {
 /// now on is needed for cleaning up.
 fn apart(bin: &Path, before: &str) -> Result<()> {
     let interrupts = Interrupts::watch()?;
-    let mut command = Command::new(std::env::current_exe().context("can't tell where xtask itself is")?);
+    // Not by its path: somebody may have built another one meanwhile.
+    let mut command = Command::new("/proc/self/exe");
     command.arg("quickstart").env(BINARIES, bin).env(BEFORE, before).stdin(Stdio::null());
     let mut child = command.process_group(0).spawn().context("can't start xtask again")?;
     let pid = Pid::from_raw(i32::try_from(child.id())?);

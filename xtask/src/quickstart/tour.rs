@@ -79,12 +79,21 @@ fn get(address: IpAddr) -> Result<String> {
 
 /// The containers run on without a daemon, and their logs have no gap.
 fn survive(client: &Client, daemon: &mut Daemon, address: IpAddr) -> Result<()> {
-    let before = counted(client)?;
+    let status = client.json(&["inspect", "counter"])?;
+    let log =
+        status.pointer("/0/status/logPath").and_then(Value::as_str).context("the counter has no log")?;
+    let lines = || std::fs::read_to_string(log).map_or(0, |text| text.lines().count());
     daemon.kill()?;
     println!("  cortend is dead; http://{address}:8080/ says: {}", get(address)?);
+    let at_death = lines();
+    wait_for("the counter to write on without a daemon", || lines() >= at_death + 10)?;
     daemon.restart()?;
-    wait_for("the counter to go on", || counted(client).is_ok_and(|now| now > before))?;
-    println!("  cortend is back; the counter went from {before} to {} without a gap", counted(client)?);
+    let at_return = lines();
+    wait_for("the counter to write on with the new daemon", || lines() >= at_return + 10)?;
+    println!(
+        "  cortend is back; the counter wrote line {at_death} to {at_return} meanwhile, is at {} now, no line missing",
+        counted(client)?
+    );
     client.show(&["ps"])
 }
 
