@@ -53,9 +53,8 @@ pub fn set_io_priority(class: u32, priority: u32) -> io::Result<()> {
 /// EINVAL if none of them is allowed.
 pub fn set_affinity(cpus: &[u64]) -> io::Result<()> {
     // SAFETY: the pointer and the length in bytes are of the same slice.
-    let ret = unsafe {
-        libc::syscall(libc::SYS_sched_setaffinity, 0, std::mem::size_of_val(cpus), cpus.as_ptr())
-    };
+    let ret =
+        unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, std::mem::size_of_val(cpus), cpus.as_ptr()) };
     check(ret).map(drop)
 }
 

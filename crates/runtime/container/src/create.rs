@@ -74,7 +74,13 @@ impl Runtime {
         }
     }
 
-    fn try_make(&self, id: &str, options: &CreateOptions, mode: Mode, undo: &mut Undo<'static>) -> Result<Made> {
+    fn try_make(
+        &self,
+        id: &str,
+        options: &CreateOptions,
+        mode: Mode,
+        undo: &mut Undo<'static>,
+    ) -> Result<Made> {
         let home = Home::new(&self.root, id)?;
         let (bundle, plan) = load(options)?;
         let filter = filter::compile(&plan)?;
@@ -82,14 +88,20 @@ impl Runtime {
         let relayed = mode == Mode::Run;
         let console = connect(options.console_socket.as_deref(), plan.process.terminal, relayed)?;
         home.make()?;
-        undo.push("remove the state directory", { let home = home.clone(); move || home.remove() });
+        undo.push("remove the state directory", {
+            let home = home.clone();
+            move || home.remove()
+        });
 
         let linux = bundle.spec.linux().as_ref();
         let place = cgroup::place(self, linux, id)?;
         home.note_cgroup(&place)?;
         let resources = linux.and_then(|linux| linux.resources().clone()).unwrap_or_default();
         let cgroup = Cgroup::create(&place, &resources).cgroup("create", &place)?;
-        undo.push("remove the cgroup", { let cgroup = cgroup.clone(); move || cgroup::destroy(&cgroup) });
+        undo.push("remove the cgroup", {
+            let cgroup = cgroup.clone();
+            move || cgroup::destroy(&cgroup)
+        });
         let entrance = cgroup.entrance().cgroup("open", &place)?;
 
         let fifo = (mode == Mode::Create).then(|| make_fifo(&home)).transpose()?;

@@ -35,7 +35,8 @@ impl Runtime {
         }
         let Some(target) = &now.init else { return Err(wrong()) };
         let problems = |problems| Error::Config { bundle: now.record.bundle.clone(), problems };
-        let plan = plan::exec(&options.process, Circumstances { listen_fds: listen_fds() }).map_err(problems)?;
+        let plan =
+            plan::exec(&options.process, Circumstances { listen_fds: listen_fds() }).map_err(problems)?;
         let (child, ours) = spawn(&now, target, &plan, options)?;
         let pid = child.pid;
         match attend(child, ours, &plan, options) {
@@ -91,7 +92,8 @@ fn wires(now: &Now, channel: Channel, plan: &ProcessPlan, options: &ExecOptions)
         joined: false,
         place: cgroup.path().to_owned(),
         join: Vec::new(),
-        console: connect(options.console_socket.as_deref(), plan.terminal, !options.detach)?.map(OwnedFd::from),
+        console: connect(options.console_socket.as_deref(), plan.terminal, !options.detach)?
+            .map(OwnedFd::from),
         fifo: None,
         keep: options.preserve_fds + listen_fds(),
         seccomp,

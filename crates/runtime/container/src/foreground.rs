@@ -65,10 +65,8 @@ impl Foreground {
 
     /// Waits until something happens, and relays meanwhile; whether there are signals, whether the process ended.
     fn next(&self, pidfd: BorrowedFd<'_>, relay: Option<&mut Relay>) -> Result<(bool, bool)> {
-        let mut fds = vec![
-            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
-            PollFd::new(pidfd, PollFlags::POLLIN),
-        ];
+        let mut fds =
+            vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN), PollFd::new(pidfd, PollFlags::POLLIN)];
         let stdin = io::stdin();
         if let Some(relay) = &relay {
             let input = if relay.input { PollFlags::POLLIN } else { PollFlags::empty() };

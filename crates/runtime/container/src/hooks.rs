@@ -42,7 +42,9 @@ pub(crate) fn run(kind: &'static str, hooks: Option<&Vec<Hook>>, state: &State, 
 
 fn one(hook: &Hook, state: &[u8], cwd: &Path) -> Result<(), String> {
     let timeout = match hook.timeout() {
-        Some(seconds) if seconds <= 0 => return Err(format!("has a timeout of {seconds} s, which must be above 0")),
+        Some(seconds) if seconds <= 0 => {
+            return Err(format!("has a timeout of {seconds} s, which must be above 0"));
+        }
         Some(seconds) => Some(Duration::from_secs(seconds.unsigned_abs())),
         None => None,
     };
@@ -50,7 +52,9 @@ fn one(hook: &Hook, state: &[u8], cwd: &Path) -> Result<(), String> {
     if let Some(mut stdin) = child.stdin.take() {
         match stdin.write_all(state) {
             // A hook needn't read it.
-            Err(e) if e.kind() != io::ErrorKind::BrokenPipe => return Err(format!("can't be told the state: {e}")),
+            Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+                return Err(format!("can't be told the state: {e}"));
+            }
             _ => {}
         }
     }

@@ -39,6 +39,6 @@ mod undo;
 
 pub use container::Runtime;
 pub use error::{Error, Result};
-pub use protect::protect_executable;
 pub use options::{CreateOptions, ExecOptions, Outcome, RunOptions};
+pub use protect::protect_executable;
 pub use status::{State, Status};

@@ -100,7 +100,12 @@ impl Plan {
             readonly: paths("linux.readonlyPaths", linux.readonly_paths().as_deref(), &mut problems),
             sysctl: host::sysctl(linux, &namespaces, &mut problems),
             hostname: host::uts_name("hostname", spec.hostname().as_deref(), &namespaces, &mut problems),
-            domainname: host::uts_name("domainname", spec.domainname().as_deref(), &namespaces, &mut problems),
+            domainname: host::uts_name(
+                "domainname",
+                spec.domainname().as_deref(),
+                &namespaces,
+                &mut problems,
+            ),
             personality: host::personality(linux, &mut problems),
             memory_policy: host::memory_policy(linux, &mut problems),
             process: match spec.process() {

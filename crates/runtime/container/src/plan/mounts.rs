@@ -159,13 +159,7 @@ fn inside_proc(destination: &Path) -> bool {
     !below.as_os_str().is_empty() && !IMITATED.iter().any(|name| below == Path::new(name))
 }
 
-fn bind(
-    bundle: &Path,
-    source: &Path,
-    recursive: bool,
-    at: &str,
-    problems: &mut Problems,
-) -> MountKind {
+fn bind(bundle: &Path, source: &Path, recursive: bool, at: &str, problems: &mut Problems) -> MountKind {
     if source.as_os_str().is_empty() {
         problems.add(at, "a bind mount needs a source");
     }
@@ -205,10 +199,7 @@ fn idmap(
     if options.bind.is_none() {
         problems.add(at, "only bind mounts can be id-mapped");
     }
-    Some(IdMap {
-        maps: own.then(|| (id_map(uid), id_map(gid))),
-        recursive: options.idmap.unwrap_or(false),
-    })
+    Some(IdMap { maps: own.then(|| (id_map(uid), id_map(gid))), recursive: options.idmap.unwrap_or(false) })
 }
 
 impl Options {

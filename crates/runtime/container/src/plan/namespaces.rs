@@ -102,7 +102,9 @@ impl NamespacePlan {
     }
 
     fn time(&mut self, linux: &Linux, problems: &mut Problems) {
-        let Some(offsets) = linux.time_offsets().as_ref().filter(|offsets| !offsets.is_empty()) else { return };
+        let Some(offsets) = linux.time_offsets().as_ref().filter(|offsets| !offsets.is_empty()) else {
+            return;
+        };
         if !self.new.contains(Namespaces::TIME) {
             problems.add("linux.timeOffsets", "offsets need a new time namespace");
         }

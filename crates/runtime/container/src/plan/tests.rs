@@ -86,7 +86,8 @@ fn what_nobody_would_do_is_refused() {
 
 #[test]
 fn sysctls_that_are_the_containers_own_pass() {
-    let keys = json!({"net.ipv4.conf.eth0/1.forwarding": "1", "fs/mqueue/msg_max": "5", "kernel.sem": "1 2 3 4"});
+    let keys =
+        json!({"net.ipv4.conf.eth0/1.forwarding": "1", "fs/mqueue/msg_max": "5", "kernel.sem": "1 2 3 4"});
     let plan = plan_of(&with("/linux/sysctl", keys)).expect("a plan");
     let paths: Vec<_> = plan.sysctl.iter().map(|(path, _)| path.to_str().expect("UTF-8")).collect();
     assert_eq!(paths, ["fs/mqueue/msg_max", "kernel/sem", "net/ipv4/conf/eth0.1/forwarding"]);

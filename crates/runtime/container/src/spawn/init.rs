@@ -116,7 +116,12 @@ pub(crate) fn create(wires: &Wires, creation: &Creation<'_>) -> Result<Infallibl
 }
 
 /// A further process: joins the namespaces of a running container.
-pub(crate) fn exec(wires: &Wires, plan: &ProcessPlan, join: Namespaces, target: &OwnedFd) -> Result<Infallible> {
+pub(crate) fn exec(
+    wires: &Wires,
+    plan: &ProcessPlan,
+    join: Namespaces,
+    target: &OwnedFd,
+) -> Result<Infallible> {
     process::not_dumpable().doing(|| "become undumpable".to_owned())?;
     limits::affinity(plan.affinity.initial.as_deref())?;
     join_cgroups(wires)?;
@@ -136,7 +141,8 @@ pub(crate) fn exec(wires: &Wires, plan: &ProcessPlan, join: Namespaces, target: 
         process::set_user(0, 0, None).doing(|| "become root of the user namespace".to_owned())?;
     }
     if plan.terminal {
-        let root = open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).doing(|| "open /".to_owned())?;
+        let root =
+            open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).doing(|| "open /".to_owned())?;
         let socket = wires.console.as_ref().map(AsFd::as_fd);
         console::set_up(root.as_fd(), plan, socket, &wires.channel, false)?;
     }
@@ -275,7 +281,7 @@ fn run_program(wires: &Wires, plan: &Plan, creation: &Creation<'_>, path: CStrin
             Err(nix::errno::Errno::EINTR) => {}
             other => break other.doing(|| "wait for start".to_owned())?,
         }
-    };
+    }
     let Err(error) = finish(wires, plan, creation, path);
     // `start` reads this once nobody holds the fifo open for reading, that is when we're gone.
     let bytes = encode_failure(&error);

@@ -44,7 +44,9 @@ fn open_namespace(path: &Path, kind: Namespaces) -> Result<OwnedFd> {
     let file = open(c_path.as_c_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).doing(doing)?;
     match namespace_kind(file.as_fd()) {
         Ok(found) if found == kind => Ok(file),
-        Ok(found) => Err(other_kind(&format!("it is a namespace of type {found:?}, not {kind:?}"))).doing(doing),
+        Ok(found) => {
+            Err(other_kind(&format!("it is a namespace of type {found:?}, not {kind:?}"))).doing(doing)
+        }
         Err(_) => Err(other_kind("it isn't a namespace")).doing(doing),
     }
 }
@@ -59,7 +61,11 @@ pub(crate) fn clone_into(wires: &mut Wires, new: Namespaces) -> io::Result<Forke
     if let Some(directory) = wires.entrance.birthplace() {
         wires.born_there = true;
         match process::clone(new, Some(directory), false) {
-            Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EINVAL | libc::E2BIG | libc::EBUSY)) => {}
+            Err(e)
+                if matches!(
+                    e.raw_os_error(),
+                    Some(libc::EOPNOTSUPP | libc::EINVAL | libc::E2BIG | libc::EBUSY)
+                ) => {}
             other => return other,
         }
     }
@@ -76,7 +82,8 @@ pub(crate) fn spawn_create(ours: Channel, mut wires: Wires, creation: &Creation<
         return through_intermediate(ours, wires, creation, new);
     }
     // A joined PID namespace is entered by being born in it: only we can arrange that, for our children.
-    let pid = wires.join.iter().position(|(kind, _)| *kind == Namespaces::PID).map(|i| wires.join.remove(i).1);
+    let pid =
+        wires.join.iter().position(|(kind, _)| *kind == Namespaces::PID).map(|i| wires.join.remove(i).1);
     let forked = born_in(pid.as_ref(), || clone_into(&mut wires, new))?;
     match forked {
         Forked::Parent { pid, pidfd } => Ok(Child { pid, pidfd, channel: ours }),
@@ -171,7 +178,10 @@ impl Child {
         let Some(score) = score else { return Ok(()) };
         match fs::write(format!("/proc/{}/oom_score_adj", self.pid), score.to_string()) {
             Err(e) if e.raw_os_error() == Some(libc::EACCES) => {
-                tracing::warn!(score, "may not lower oom_score_adj: it stays as it is (CAP_SYS_RESOURCE is missing)");
+                tracing::warn!(
+                    score,
+                    "may not lower oom_score_adj: it stays as it is (CAP_SYS_RESOURCE is missing)"
+                );
                 Ok(())
             }
             // It has died: that is noticed, with its last words, when it's listened to.
@@ -206,10 +216,13 @@ impl Child {
 
     /// Init's end without a word, with how it ended.
     pub(crate) fn died(&self, during: &'static str) -> Error {
-        let status = process::wait(self.pid).map_or_else(|e| e.to_string(), |code| match code {
-            129.. => format!("killed by signal {}", code - 128),
-            code => format!("exit status {code}"),
-        });
+        let status = process::wait(self.pid).map_or_else(
+            |e| e.to_string(),
+            |code| match code {
+                129.. => format!("killed by signal {}", code - 128),
+                code => format!("exit status {code}"),
+            },
+        );
         Error::InitDied { during, status }
     }
 }

@@ -61,9 +61,8 @@ const MAX: usize = 16 << 10;
 
 /// Two connected ends.
 pub(crate) fn pair() -> Result<(Channel, Channel)> {
-    let (a, b) =
-        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
-            .doing(|| "make a socket pair".to_owned())?;
+    let (a, b) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+        .doing(|| "make a socket pair".to_owned())?;
     Ok((Channel(a), Channel(b)))
 }
 
@@ -170,10 +169,7 @@ pub(crate) fn decode_failure(bytes: &[u8]) -> Error {
         }
         Some((&FAILED, rest)) if rest.len() >= 4 => {
             let (errno, message) = rest.split_at(4);
-            Error::Init {
-                message: text(message),
-                errno: errno.try_into().map_or(0, i32::from_ne_bytes),
-            }
+            Error::Init { message: text(message), errno: errno.try_into().map_or(0, i32::from_ne_bytes) }
         }
         _ => Error::Init { message: "sent an unknown message".to_owned(), errno: 0 },
     }
@@ -191,7 +187,10 @@ mod tests {
         init.tell(&FromInit::Failed(error)).expect("tell");
         let Some(FromInit::Failed(error)) = parent.hear().expect("hear") else { panic!("not a failure") };
         assert_eq!(error.errno(), Some(nix::libc::ENOTDIR));
-        assert_eq!(error.to_string(), "container init: cannot mount proc on /proc: Not a directory (os error 20)");
+        assert_eq!(
+            error.to_string(),
+            "container init: cannot mount proc on /proc: Not a directory (os error 20)"
+        );
     }
 
     #[test]

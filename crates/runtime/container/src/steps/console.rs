@@ -59,7 +59,8 @@ pub(crate) fn set_up(
 /// Nothing but the kernel's own multiplexer will do.
 fn is_ptmx(fd: BorrowedFd<'_>) -> io::Result<()> {
     let stat = fstat(fd)?;
-    if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR && stat.st_rdev == makedev(5, 2)
+    if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR
+        && stat.st_rdev == makedev(5, 2)
     {
         return Ok(());
     }

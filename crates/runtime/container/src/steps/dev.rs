@@ -132,7 +132,8 @@ fn links(dev: BorrowedFd<'_>) -> Result<()> {
 
 /// Opens the host's /dev/null and makes sure that it's the real one.
 pub(crate) fn host_null() -> io::Result<OwnedFd> {
-    let root = nix::fcntl::open("/", nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_CLOEXEC, Mode::empty())?;
+    let root =
+        nix::fcntl::open("/", nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_CLOEXEC, Mode::empty())?;
     let null = open_in_root(root.as_fd(), c"/dev/null", libc::O_PATH, 0)?;
     is_null(null.as_fd())?;
     Ok(null)
@@ -140,7 +141,8 @@ pub(crate) fn host_null() -> io::Result<OwnedFd> {
 
 fn is_null(fd: BorrowedFd<'_>) -> io::Result<()> {
     let stat = nix::sys::stat::fstat(fd)?;
-    if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR && stat.st_rdev == makedev(1, 3)
+    if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR
+        && stat.st_rdev == makedev(1, 3)
     {
         return Ok(());
     }

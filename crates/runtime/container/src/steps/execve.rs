@@ -39,7 +39,8 @@ pub(crate) fn find(plan: &ProcessPlan) -> Result<CString> {
         let path: PathBuf = Path::new(directory).join(OsStr::from_bytes(name.to_bytes()));
         match usable(&path) {
             Ok(()) => {
-                return CString::new(path.as_os_str().as_bytes()).map_err(|_| no_program(&shown, "contains NUL"));
+                return CString::new(path.as_os_str().as_bytes())
+                    .map_err(|_| no_program(&shown, "contains NUL"));
             }
             Err(Errno::EACCES | Errno::EISDIR) => denied = true,
             Err(_) => {}
@@ -75,6 +76,7 @@ pub(crate) fn execve(path: &CString, args: Vec<CString>, env: Vec<CString>) -> E
     let shown = args.first().map(|arg| arg.to_string_lossy().into_owned()).unwrap_or_default();
     let error = exec::execve(path, &Strings::new(args), &Strings::new(env));
     // "Exec format error" becomes "exec format error", as Go has it.
-    let reason = error.raw_os_error().map_or_else(|| error.to_string(), |n| Errno::from_raw(n).desc().to_lowercase());
+    let reason =
+        error.raw_os_error().map_or_else(|| error.to_string(), |n| Errno::from_raw(n).desc().to_lowercase());
     no_program(&shown, reason)
 }

@@ -14,8 +14,7 @@ use crate::{
 /// Sets the limits of ourselves. A hard limit that we may not raise stays where it is, with a warning.
 pub(crate) fn rlimits(limits: &[RlimitPlan], mut warn: impl FnMut(String)) -> Result<()> {
     for limit in limits {
-        set(limit, &mut warn)
-            .doing(|| format!("set {} to {}:{}", limit.name, limit.soft, limit.hard))?;
+        set(limit, &mut warn).doing(|| format!("set {} to {}:{}", limit.name, limit.soft, limit.hard))?;
     }
     Ok(())
 }
@@ -38,7 +37,8 @@ fn set(limit: &RlimitPlan, warn: &mut impl FnMut(String)) -> io::Result<()> {
 /// Scheduling policy and I/O priority.
 pub(crate) fn priorities(process: &ProcessPlan) -> Result<()> {
     if let Some(scheduling) = &process.scheduler {
-        sched::set_scheduling(scheduling).doing(|| format!("set the scheduling policy {}", scheduling.policy))?;
+        sched::set_scheduling(scheduling)
+            .doing(|| format!("set the scheduling policy {}", scheduling.policy))?;
     }
     if let Some((class, level)) = process.io_priority {
         sched::set_io_priority(class, level)

@@ -18,9 +18,9 @@ pub(crate) fn apply(process: &ProcessPlan) -> Result<()> {
     let proc = private_proc().doing(|| "mount a private procfs".to_owned())?;
     if let Some(profile) = &process.apparmor {
         let value = format!("exec {profile}");
-        attr(&proc, "apparmor/exec", &value)
-            .or_else(|_| attr(&proc, "exec", &value))
-            .doing(|| format!("ask for the AppArmor profile {profile:?} (is AppArmor on, the profile loaded?)"))?;
+        attr(&proc, "apparmor/exec", &value).or_else(|_| attr(&proc, "exec", &value)).doing(|| {
+            format!("ask for the AppArmor profile {profile:?} (is AppArmor on, the profile loaded?)")
+        })?;
     }
     if let Some(label) = &process.selinux {
         attr(&proc, "keycreate", label)

@@ -34,7 +34,10 @@ pub(crate) struct Source {
 
 /// Opens the sources of all bind mounts as detached mounts with their attributes set; None for other mounts.
 /// `userns` opens the user namespace with the mappings of an id-mapped mount.
-pub(crate) fn open_sources(plan: &Plan, userns: &dyn Fn(&Mount) -> Result<OwnedFd>) -> Result<Vec<Option<Source>>> {
+pub(crate) fn open_sources(
+    plan: &Plan,
+    userns: &dyn Fn(&Mount) -> Result<OwnedFd>,
+) -> Result<Vec<Option<Source>>> {
     let default = match plan.rootfs.propagation {
         None | Some((Propagation::Unbindable, _)) => (Propagation::Slave, true),
         Some(given) => given,
@@ -122,9 +125,8 @@ fn place_strictly(root: BorrowedFd<'_>, mount: &Mount, make: Make, strict: bool)
         match open_in_root_no_links(root, destination, libc::O_PATH | libc::O_DIRECTORY, 0) {
             Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {}
             other => {
-                return other.doing(|| {
-                    format!("mount on {}: it must be a directory, not a link", show(destination))
-                });
+                return other
+                    .doing(|| format!("mount on {}: it must be a directory, not a link", show(destination)));
             }
         }
     }

@@ -31,7 +31,8 @@ pub(crate) fn prepare(plan: &RootfsPlan) -> Result<OwnedFd> {
     if propagation == Propagation::Shared {
         let below = attach(plan)?;
         let change = Change { propagation: Some(Propagation::Private), ..Change::default() };
-        mount::set_attributes(below.as_fd(), false, &change).doing(|| format!("make {} private", show(plan)))?;
+        mount::set_attributes(below.as_fd(), false, &change)
+            .doing(|| format!("make {} private", show(plan)))?;
     }
     attach(plan)
 }

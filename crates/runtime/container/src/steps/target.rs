@@ -163,7 +163,8 @@ fn copy_one(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> io::Result
             copy_up(inner.as_fd(), copy.as_fd())?;
         }
         SFlag::S_IFREG => {
-            let mut source = std::fs::File::from(openat(from, name, nofollow | OFlag::O_RDONLY, Mode::empty())?);
+            let mut source =
+                std::fs::File::from(openat(from, name, nofollow | OFlag::O_RDONLY, Mode::empty())?);
             let flags = nofollow | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY;
             let mut copy = std::fs::File::from(openat(to, name, flags, mode)?);
             io::copy(&mut source, &mut copy)?;

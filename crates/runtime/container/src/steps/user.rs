@@ -54,7 +54,8 @@ pub(crate) fn become_user(plan: &ProcessPlan, setgroups: bool, warn: &mut impl F
     }
     inside(&plan.cwd)?;
     if let Some(c) = &capabilities {
-        capability::set(c.effective, c.permitted, c.inheritable).doing(|| "set the capabilities".to_owned())?;
+        capability::set(c.effective, c.permitted, c.inheritable)
+            .doing(|| "set the capabilities".to_owned())?;
         capability::set_ambient(c.ambient).doing(|| "set the ambient capabilities".to_owned())?;
     }
     Ok(())
