@@ -130,7 +130,11 @@ impl<T: Serialize + DeserializeOwned> Store<T> {
     }
 
     fn path(&self, id: &str) -> Result<PathBuf> {
-        if valid(id) { Ok(self.dir.join(format!("{id}.json"))) } else { Err(Error::InvalidId { id: id.to_owned() }) }
+        if valid(id) {
+            Ok(self.dir.join(format!("{id}.json")))
+        } else {
+            Err(Error::InvalidId { id: id.to_owned() })
+        }
     }
 
     fn read(&self, path: &Path) -> Result<Option<T>> {
