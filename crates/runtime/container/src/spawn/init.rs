@@ -279,7 +279,7 @@ fn run_program(wires: &Wires, plan: &Plan, creation: &Creation<'_>, path: CStrin
     loop {
         match nix::unistd::read(fifo, &mut byte) {
             Err(nix::errno::Errno::EINTR) => {}
-            other => break other.doing(|| "wait for start".to_owned())?,
+            other => break other.map(drop).doing(|| "wait for start".to_owned())?,
         }
     }
     let Err(error) = finish(wires, plan, creation, path);
