@@ -49,7 +49,8 @@ pub(crate) fn bench(options: &[&str]) -> Result<()> {
     let samples = measure(&subjects, &effort)?;
     print(&subjects, &samples);
     memory(&subjects)?;
-    scope.finish()
+    scope.finish()?;
+    crate::idle::print().context("can't measure the memory of idle pods")
 }
 
 /// crun refuses a hybrid cgroup layout whose v2 half shows controllers, so all of them run where there are none to see.

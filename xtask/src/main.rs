@@ -8,6 +8,7 @@ mod build;
 mod check;
 #[cfg(feature = "codegen")]
 mod codegen;
+mod idle;
 mod layers;
 mod quickstart;
 mod run;
@@ -24,7 +25,7 @@ cargo xtask COMMAND
   check                format, clippy, layers, unit tests
   layers               fail on a dependency that points upwards
   build                release binaries into target/bin
-  bench [ROUNDS [RUNS]]  corten beside runc and crun, as ratios (root)
+  bench [ROUNDS [RUNS]]  corten beside runc and crun, as ratios; memory of an idle pod (root)
   codegen [--check]    Rust from proto/ (with `cargo run -p xtask --features codegen --`)
 ";
 
