@@ -4,6 +4,7 @@
 //! namespace can be joined is for who runs the bundle to find out.
 #![forbid(unsafe_code)]
 
+mod capabilities;
 mod error;
 mod place;
 mod unknown;
@@ -55,15 +56,20 @@ impl Bundle {
 }
 
 /// Parses any JSON document of the runtime-spec (config.json, process.json, resources), naming line, column and
-/// field if it can't be. `path` is only for the error message.
+/// field if it can't be. Capabilities that are not known are left out with a warning. `path` is only for the messages.
 ///
 /// # Errors
 /// [`Error::Json`].
 pub fn parse<T: serde::de::DeserializeOwned>(json: &[u8], path: &Path) -> Result<T> {
-    serde_json::from_slice(json).map_err(|source| Error::Json {
-        path: path.to_owned(),
-        field: place::field_at(json, source.line(), source.column()),
-        source,
+    serde_json::from_slice(json).or_else(|source| {
+        if let Some((document, unknown)) = capabilities::without_unknown(json)
+            && let Ok(parsed) = serde_json::from_value(document)
+        {
+            tracing::warn!("{}: unknown capabilities are left out: {}", path.display(), unknown.join(", "));
+            return Ok(parsed);
+        }
+        let field = place::field_at(json, source.line(), source.column());
+        Err(Error::Json { path: path.to_owned(), field, source })
     })
 }
 
@@ -104,6 +110,23 @@ mod tests {
             );
             let source = std::error::Error::source(&error).expect("a source").to_string();
             assert!(source.contains("line"), "{source}");
+        }
+    }
+
+    #[test]
+    fn unknown_capabilities_are_left_out() {
+        let config = |names: &str| {
+            format!(
+                r#"{{"process":{{"cwd":"/","user":{{"uid":0,"gid":0}},"capabilities":{{"bounding":[{names}]}}}}}}"#
+            )
+        };
+        let bundle = load(&config(r#""CAP_KILL","CAP_FROM_THE_FUTURE""#)).expect("loads");
+        let process = bundle.spec.process().as_ref().expect("a process");
+        let bounding =
+            process.capabilities().as_ref().and_then(|sets| sets.bounding().clone()).expect("a set");
+        assert_eq!(bounding.len(), 1);
+        for names in ["5", r#""KILLALL""#, r#""CAP_FROM_THE_FUTURE", {}"#] {
+            load(&config(names)).expect_err(names);
         }
     }
 
