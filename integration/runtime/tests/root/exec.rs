@@ -138,8 +138,11 @@ fn detached_with_pid_file(t: &T<'_>) -> Result<()> {
     let options = ["--detach", "--pid-file", &pid_file.to_string_lossy()];
     container.exec(&options, &["/bin/workload", "sleep"])?.ok()?;
     let pid: i32 = fs::read_to_string(&pid_file)?.trim().parse()?;
-    let command = fs::read_to_string(format!("/proc/{pid}/cmdline"))?;
-    ensure!(command == "/bin/workload\0sleep\0", "{command:?}");
+    // runc returns before its init has become the program.
+    wait_for("the program to run", || {
+        fs::read_to_string(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|command| command == "/bin/workload\0sleep\0")
+    })?;
     container.delete(&["--force"])
 }
 
