@@ -6,6 +6,51 @@ use caps::Capability;
 
 use crate::check;
 
+/// The names of all capabilities so far; the kernel's number of each is its index (`linux/capability.h`).
+pub const NAMES: [&str; 41] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETPCAP",
+    "CAP_LINUX_IMMUTABLE",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_BROADCAST",
+    "CAP_NET_ADMIN",
+    "CAP_NET_RAW",
+    "CAP_IPC_LOCK",
+    "CAP_IPC_OWNER",
+    "CAP_SYS_MODULE",
+    "CAP_SYS_RAWIO",
+    "CAP_SYS_CHROOT",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_PACCT",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_BOOT",
+    "CAP_SYS_NICE",
+    "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME",
+    "CAP_SYS_TTY_CONFIG",
+    "CAP_MKNOD",
+    "CAP_LEASE",
+    "CAP_AUDIT_WRITE",
+    "CAP_AUDIT_CONTROL",
+    "CAP_SETFCAP",
+    "CAP_MAC_OVERRIDE",
+    "CAP_MAC_ADMIN",
+    "CAP_SYSLOG",
+    "CAP_WAKE_ALARM",
+    "CAP_BLOCK_SUSPEND",
+    "CAP_AUDIT_READ",
+    "CAP_PERFMON",
+    "CAP_BPF",
+    "CAP_CHECKPOINT_RESTORE",
+];
+
 /// A set of capabilities; bit n is the kernel's capability n.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub struct Set(pub u64);
@@ -37,14 +82,6 @@ impl Set {
     pub fn numbers(self) -> impl Iterator<Item = u32> {
         (0..64).filter(move |&n| self.has(n))
     }
-}
-
-/// The names (`CAP_…`) of all capabilities that are known here, in the kernel's order.
-#[must_use]
-pub fn names() -> Vec<String> {
-    let mut all: Vec<Capability> = caps::all().into_iter().collect();
-    all.sort_unstable_by_key(Capability::index);
-    all.iter().map(ToString::to_string).collect()
 }
 
 #[repr(C)]
@@ -143,6 +180,16 @@ pub fn set_ambient(set: Set) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_stand_at_the_kernels_numbers() {
+        for (number, name) in NAMES.iter().enumerate() {
+            let mut set = Set::default();
+            assert!(set.insert_name(name), "{name}");
+            assert_eq!(set, Set(1 << number), "{name}");
+        }
+        assert_eq!(NAMES.len(), caps::all().len());
+    }
 
     #[test]
     fn names_become_the_kernels_bits() {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use corten_cri_api::v1::LinuxContainerSecurityContext;
+use corten_sys::capability::NAMES;
 use serde_json::{Value, json};
 
 use crate::{Error, Result};
@@ -23,51 +24,6 @@ const DEFAULT: [&str; 14] = [
     "CAP_SETPCAP",
     "CAP_SETUID",
     "CAP_SYS_CHROOT",
-];
-
-/// All that Linux knows, by number as in `linux/capability.h`.
-const KNOWN: [&str; 41] = [
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_DAC_READ_SEARCH",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_SETPCAP",
-    "CAP_LINUX_IMMUTABLE",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_BROADCAST",
-    "CAP_NET_ADMIN",
-    "CAP_NET_RAW",
-    "CAP_IPC_LOCK",
-    "CAP_IPC_OWNER",
-    "CAP_SYS_MODULE",
-    "CAP_SYS_RAWIO",
-    "CAP_SYS_CHROOT",
-    "CAP_SYS_PTRACE",
-    "CAP_SYS_PACCT",
-    "CAP_SYS_ADMIN",
-    "CAP_SYS_BOOT",
-    "CAP_SYS_NICE",
-    "CAP_SYS_RESOURCE",
-    "CAP_SYS_TIME",
-    "CAP_SYS_TTY_CONFIG",
-    "CAP_MKNOD",
-    "CAP_LEASE",
-    "CAP_AUDIT_WRITE",
-    "CAP_AUDIT_CONTROL",
-    "CAP_SETFCAP",
-    "CAP_MAC_OVERRIDE",
-    "CAP_MAC_ADMIN",
-    "CAP_SYSLOG",
-    "CAP_WAKE_ALARM",
-    "CAP_BLOCK_SUSPEND",
-    "CAP_AUDIT_READ",
-    "CAP_PERFMON",
-    "CAP_BPF",
-    "CAP_CHECKPOINT_RESTORE",
 ];
 
 /// What the container holds, and which of it survives becoming another user.
@@ -125,7 +81,7 @@ pub(crate) fn held() -> Vec<String> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("CapPrm:"));
     let mask = mask.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
-    KNOWN.iter().enumerate().filter(|(bit, _)| mask & (1 << bit) != 0).map(|(_, n)| (*n).to_owned()).collect()
+    NAMES.iter().enumerate().filter(|(bit, _)| mask & (1 << bit) != 0).map(|(_, n)| (*n).to_owned()).collect()
 }
 
 fn is_all(name: &str) -> bool {
@@ -135,7 +91,7 @@ fn is_all(name: &str) -> bool {
 fn known(name: &str) -> Result<String> {
     let upper = name.to_ascii_uppercase();
     let full = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
-    if KNOWN.contains(&full.as_str()) {
+    if NAMES.contains(&full.as_str()) {
         Ok(full)
     } else {
         Err(Error::invalid(format!("unknown capability {name:?}")))
