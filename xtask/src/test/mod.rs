@@ -4,9 +4,9 @@
 //! needs nothing. A test that can't run prints `SKIP <test>: <reason>` on standard error; here those are counted. In a
 //! lane that promised to run a test, `CORTEN_LANE` turns a skip into a failure.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -14,6 +14,10 @@ use serde_json::Value;
 
 use crate::run::{cargo, root as repository};
 use crate::{build, check, setup};
+
+mod runner;
+
+use runner::{Setting, TestBinary};
 
 /// What the test binaries of a lane need.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,6 +37,13 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
+    /// Adds a binary's counts; a test that said it was skipped has passed as far as libtest knows.
+    fn add(&mut self, other: Counts, skips: u32) {
+        self.passed += other.passed.saturating_sub(skips);
+        self.failed += other.failed;
+        self.skipped += other.skipped + skips;
+    }
+
     /// Prints the counts, and fails when a test failed or none ran.
     pub(crate) fn verdict(self) -> Result<()> {
         println!("{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped);
@@ -76,10 +87,12 @@ pub(crate) fn run(needs: Needs, filter: &[&str]) -> Result<Counts> {
 
 fn run_in(needs: Needs, filter: &[&str], bin: Option<PathBuf>) -> Result<Counts> {
     let mut total = Counts::default();
-    let mut failed = Vec::new();
+    let (mut failed, mut flaky) = (Vec::new(), Vec::new());
+    let setting = Setting { filter, bin: bin.as_ref(), lane: "root" };
     for test in test_binaries(needs)? {
         let started = Instant::now();
-        let (counts, ok) = run_one(&test, filter, bin.as_ref())?;
+        let outcome = test.run(&setting)?;
+        let counts = outcome.counts;
         eprintln!(
             "{:<44} {:>4} passed {:>3} failed {:>3} skipped  {:.1} s",
             test.name,
@@ -88,25 +101,17 @@ fn run_in(needs: Needs, filter: &[&str], bin: Option<PathBuf>) -> Result<Counts>
             counts.skipped,
             started.elapsed().as_secs_f64()
         );
-        total.passed += counts.passed;
-        total.failed += counts.failed;
-        total.skipped += counts.skipped;
-        if !ok {
-            failed.push(test.name);
-            // A binary that died without a verdict of its own is a failure too.
-            total.failed += u32::from(counts.failed == 0);
-        }
+        total.add(counts, 0);
+        failed.extend(outcome.failed.iter().map(|name| format!("{}: {name}", test.name)));
+        flaky.extend(outcome.flaky.iter().map(|name| format!("{}: {name}", test.name)));
     }
-    if !failed.is_empty() {
-        eprintln!("failed: {}", failed.join(", "));
+    for name in &flaky {
+        eprintln!("flaky (failed, then passed alone): {name}");
+    }
+    for name in &failed {
+        eprintln!("failed: {name}");
     }
     Ok(total)
-}
-
-struct TestBinary {
-    name: String,
-    path: PathBuf,
-    directory: PathBuf,
 }
 
 /// Builds every test and returns those of the lane, in the order of their names.
@@ -148,84 +153,4 @@ fn test_binary(message: &Value) -> Option<(Needs, TestBinary)> {
     let package = directory.strip_prefix(repository()).unwrap_or(&directory).display().to_string();
     let needs = if is_integration && target.starts_with("root") { Needs::Root } else { Needs::Nothing };
     Some((needs, TestBinary { name: format!("{package} {target}"), path, directory }))
-}
-
-/// Runs one test binary; its failures are passed on, its counts are read from its closing line.
-fn run_one(test: &TestBinary, filter: &[&str], bin: Option<&PathBuf>) -> Result<(Counts, bool)> {
-    let mut command = Command::new(&test.path);
-    // As `cargo test` does it: in the package's directory.
-    command.current_dir(&test.directory).stdin(Stdio::null()).args(filter);
-    // A failing test's error has its story; a stack of libtest's own frames beside it hides it.
-    command.env("RUST_LIB_BACKTRACE", "0");
-    if let Some(bin) = bin {
-        // Privileged tests look at the whole machine (mounts, links, cgroups), so one at a time.
-        command.arg("--test-threads=1").env("CORTEN_BIN_DIR", bin).env("CORTEN_LANE", "root");
-    }
-    let mut child = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("can't start {}", test.path.display()))?;
-    let stderr = child.stderr.take().context("no standard error")?;
-    let skips = std::thread::spawn(move || count_skips(stderr));
-    let mut text = String::new();
-    child.stdout.take().context("no standard output")?.read_to_string(&mut text)?;
-    let status = child.wait()?;
-    let skipped = skips.join().unwrap_or(0);
-    if !status.success() {
-        println!("--- {}\n{text}", test.name);
-    }
-    let mut counts = closing_line(&text);
-    counts.passed = counts.passed.saturating_sub(skipped);
-    counts.skipped += skipped;
-    Ok((counts, status.success()))
-}
-
-/// Passes standard error on and counts the tests that said they were skipped.
-fn count_skips(stderr: impl Read) -> u32 {
-    let mut skips = 0;
-    for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-        skips += u32::from(line.starts_with("SKIP "));
-        eprintln!("{line}");
-    }
-    skips
-}
-
-/// The counts in libtest's `test result: ok. 12 passed; 0 failed; 1 ignored; …`.
-fn closing_line(text: &str) -> Counts {
-    let mut counts = Counts::default();
-    let Some(line) = text.lines().rev().find(|line| line.starts_with("test result: ")) else { return counts };
-    for part in line.split(['.', ';']) {
-        let mut words = part.split_whitespace();
-        let (Some(number), Some(what)) = (words.next().and_then(|n| n.parse::<u32>().ok()), words.next())
-        else {
-            continue;
-        };
-        match what {
-            "passed" => counts.passed = number,
-            "failed" => counts.failed = number,
-            "ignored" => counts.skipped = number,
-            _ => {}
-        }
-    }
-    counts
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{closing_line, count_skips};
-
-    #[test]
-    fn counts_come_from_the_closing_line() {
-        let counts = closing_line(
-            "running 3 tests\n\ntest result: FAILED. 12 passed; 2 failed; 1 ignored; 0 measured\n",
-        );
-        assert_eq!((counts.passed, counts.failed, counts.skipped), (12, 2, 1));
-        assert_eq!(closing_line("nothing").passed, 0);
-    }
-
-    #[test]
-    fn skips_are_counted_on_standard_error() {
-        assert_eq!(count_skips(&b"SKIP a: needs root\nnoise\nSKIP b: needs runc\n"[..]), 2);
-    }
 }
