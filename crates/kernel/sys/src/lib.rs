@@ -12,6 +12,7 @@ pub mod keyring;
 pub mod memory;
 pub mod mount;
 pub mod net;
+pub mod netlink;
 pub mod path;
 pub mod process;
 pub mod pty;

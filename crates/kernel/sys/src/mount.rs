@@ -17,7 +17,10 @@ use crate::check;
 const FSCONFIG_SET_FLAG: u32 = 0;
 const FSCONFIG_SET_STRING: u32 = 1;
 const FSCONFIG_CMD_CREATE: u32 = 6;
+const FSCONFIG_CMD_RECONFIGURE: u32 = 7;
 const FSOPEN_CLOEXEC: u32 = 1;
+const FSPICK_CLOEXEC: u32 = 1;
+const FSPICK_EMPTY_PATH: u32 = 8;
 const FSMOUNT_CLOEXEC: u32 = 1;
 const MOVE_MOUNT_F_EMPTY_PATH: u32 = 0x04;
 const MOVE_MOUNT_T_EMPTY_PATH: u32 = 0x40;
@@ -120,6 +123,17 @@ impl Filesystem {
         Ok(Self(own(fd)))
     }
 
+    /// Picks the file system that is mounted at `mount` (its root), to change its options: fspick(2).
+    ///
+    /// # Errors
+    /// EINVAL if it isn't the root of a mount; EPERM without privilege over the file system.
+    pub fn pick(mount: BorrowedFd<'_>) -> io::Result<Self> {
+        let flags = FSPICK_CLOEXEC | FSPICK_EMPTY_PATH;
+        // SAFETY: the path is a NUL-terminated string.
+        let fd = check(unsafe { libc::syscall(libc::SYS_fspick, mount.as_raw_fd(), c"".as_ptr(), flags) })?;
+        Ok(Self(own(fd)))
+    }
+
     fn config(&self, command: u32, key: Option<&CStr>, value: Option<&CStr>) -> io::Result<()> {
         let key = key.map_or(std::ptr::null(), CStr::as_ptr);
         let value = value.map_or(std::ptr::null(), CStr::as_ptr);
@@ -154,6 +168,14 @@ impl Filesystem {
         // SAFETY: fsmount takes no pointers.
         let fd = check(unsafe { libc::syscall(libc::SYS_fsmount, fd, FSMOUNT_CLOEXEC, attributes.bits()) })?;
         Ok(own(fd))
+    }
+
+    /// Gives what [`Self::pick`] has picked its new options.
+    ///
+    /// # Errors
+    /// Whatever the file system says; [`Self::message`] may say more.
+    pub fn reconfigure(&self) -> io::Result<()> {
+        self.config(FSCONFIG_CMD_RECONFIGURE, None, None)
     }
 
     /// What the kernel has to say about the last error, if anything.

@@ -7,6 +7,9 @@ use std::{
 
 use crate::check;
 
+/// SECCOMP_FILTER_FLAG_NEW_LISTENER: loading the filter gives a descriptor that its notifications come from.
+pub const NEW_LISTENER: u64 = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
+
 /// One BPF instruction; the same layout as the kernel's `struct sock_filter`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,8 +4,8 @@
 //! namespace can be joined is for who runs the bundle to find out.
 #![forbid(unsafe_code)]
 
-mod capabilities;
 mod error;
+mod mend;
 mod place;
 mod unknown;
 mod validate;
@@ -62,10 +62,12 @@ impl Bundle {
 /// [`Error::Json`].
 pub fn parse<T: serde::de::DeserializeOwned>(json: &[u8], path: &Path) -> Result<T> {
     serde_json::from_slice(json).or_else(|source| {
-        if let Some((document, unknown)) = capabilities::without_unknown(json)
+        if let Some((document, unknown)) = mend::mended(json)
             && let Ok(parsed) = serde_json::from_value(document)
         {
-            tracing::warn!("{}: unknown capabilities are left out: {}", path.display(), unknown.join(", "));
+            if !unknown.is_empty() {
+                tracing::warn!("{}: unknown capabilities are left out: {}", path.display(), unknown.join(", "));
+            }
             return Ok(parsed);
         }
         let field = place::field_at(json, source.line(), source.column());
@@ -100,7 +102,7 @@ mod tests {
                 "at linux.namespaces[1].type",
             ),
             ("{\"root\": [}", "at root"),
-            ("{\"process\": {\"cwd\": \"/\"}}", "at process"),
+            ("{\"process\": {\"args\": [\"x\"]}}", "at process"),
             ("not JSON", "config.json"),
         ] {
             let error = load(json).expect_err(json);
@@ -128,6 +130,25 @@ mod tests {
         for names in ["5", r#""KILLALL""#, r#""CAP_FROM_THE_FUTURE", {}"#] {
             load(&config(names)).expect_err(names);
         }
+    }
+
+    #[test]
+    fn every_scheduler_flag_has_its_name() {
+        let flags = "RESET_ON_FORK FLAG_RECLAIM FLAG_DL_OVERRUN FLAG_KEEP_POLICY FLAG_KEEP_PARAMS
+            FLAG_UTIL_CLAMP_MIN FLAG_UTIL_CLAMP_MAX";
+        for flag in flags.split_whitespace() {
+            let process = format!(
+                r#"{{"cwd":"/","user":{{"uid":0,"gid":0}},"scheduler":{{"policy":"SCHED_DEADLINE","flags":["SCHED_{flag}"]}}}}"#
+            );
+            load(&format!(r#"{{"process":{process}}}"#)).expect(flag);
+            parse::<oci_spec::runtime::Process>(process.as_bytes(), Path::new("process.json")).expect(flag);
+        }
+    }
+
+    #[test]
+    fn a_process_without_a_user_is_roots() {
+        let bundle = load(r#"{"process":{"cwd":"/","args":["x"]}}"#).expect("loads");
+        assert_eq!(bundle.spec.process().as_ref().expect("a process").user().uid(), 0);
     }
 
     #[test]

@@ -39,6 +39,7 @@ const MOUNT_OPTIONS: &[&str] = &[
     "rdev",
     "rdiratime",
     "relatime",
+    "remount",
     "rexec",
     "ridmap",
     "rnoatime",
@@ -72,6 +73,33 @@ const MOUNT_OPTIONS: &[&str] = &[
     "unbindable",
 ];
 
+/// Architectures that a profile may name. Of those that this machine can't run, no program gets as far as a system call.
+const ARCHITECTURES: &[&str] = &[
+    "SCMP_ARCH_AARCH64",
+    "SCMP_ARCH_ARM",
+    "SCMP_ARCH_LOONGARCH64",
+    "SCMP_ARCH_M68K",
+    "SCMP_ARCH_MIPS",
+    "SCMP_ARCH_MIPS64",
+    "SCMP_ARCH_MIPS64N32",
+    "SCMP_ARCH_MIPSEL",
+    "SCMP_ARCH_MIPSEL64",
+    "SCMP_ARCH_MIPSEL64N32",
+    "SCMP_ARCH_PARISC",
+    "SCMP_ARCH_PARISC64",
+    "SCMP_ARCH_PPC",
+    "SCMP_ARCH_PPC64",
+    "SCMP_ARCH_PPC64LE",
+    "SCMP_ARCH_RISCV64",
+    "SCMP_ARCH_S390",
+    "SCMP_ARCH_S390X",
+    "SCMP_ARCH_SH",
+    "SCMP_ARCH_SHEB",
+    "SCMP_ARCH_X32",
+    "SCMP_ARCH_X86",
+    "SCMP_ARCH_X86_64",
+];
+
 /// The whole document.
 pub(crate) fn document() -> Value {
     json!({
@@ -86,7 +114,7 @@ pub(crate) fn document() -> Value {
             "seccomp": seccomp(),
             "apparmor": {"enabled": true},
             "selinux": {"enabled": true},
-            "intelRdt": {"enabled": false, "schemata": false, "monitoring": false},
+            "intelRdt": {"enabled": true, "schemata": true, "monitoring": true},
             "memoryPolicy": {
                 "modes": [
                     "MPOL_BIND", "MPOL_DEFAULT", "MPOL_INTERLEAVE", "MPOL_LOCAL", "MPOL_PREFERRED",
@@ -95,7 +123,7 @@ pub(crate) fn document() -> Value {
                 "flags": ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"]
             },
             "mountExtensions": {"idmap": {"enabled": true}},
-            "netDevices": {"enabled": false}
+            "netDevices": {"enabled": true}
         },
         "annotations": {"dev.corten.version": env!("CARGO_PKG_VERSION")},
         "potentiallyUnsafeConfigAnnotations": []
@@ -113,13 +141,13 @@ fn seccomp() -> Value {
         "enabled": true,
         "actions": [
             "SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS", "SCMP_ACT_KILL_THREAD",
-            "SCMP_ACT_LOG", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP"
+            "SCMP_ACT_LOG", "SCMP_ACT_NOTIFY", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP"
         ],
         "operators": [
             "SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT", "SCMP_CMP_MASKED_EQ",
             "SCMP_CMP_NE"
         ],
-        "archs": ["SCMP_ARCH_AARCH64", "SCMP_ARCH_X32", "SCMP_ARCH_X86", "SCMP_ARCH_X86_64"],
+        "archs": ARCHITECTURES,
         "knownFlags": flags,
         "supportedFlags": flags
     })
@@ -136,5 +164,58 @@ mod tests {
         let options = document.mount_options().as_ref().expect("options");
         assert!(options.iter().any(|option| option == "rro"));
         assert!(options.is_sorted());
+        let linux = document.linux().as_ref().expect("linux");
+        assert!(linux.namespaces().as_ref().is_some_and(|all| all.len() == 8));
+    }
+
+    #[test]
+    fn what_is_listed_can_be_said_in_a_config() {
+        use oci_spec::runtime::{Arch, LinuxSeccompAction, LinuxSeccompFilterFlag, LinuxSeccompOperator};
+        for name in ARCHITECTURES {
+            serde_json::from_value::<Arch>(json!(name)).expect(name);
+        }
+        let seccomp = seccomp();
+        let list = |name: &str| seccomp[name].clone();
+        serde_json::from_value::<Vec<LinuxSeccompAction>>(list("actions")).expect("actions");
+        serde_json::from_value::<Vec<LinuxSeccompOperator>>(list("operators")).expect("operators");
+        serde_json::from_value::<Vec<LinuxSeccompFilterFlag>>(list("supportedFlags")).expect("flags");
+    }
+
+    /// Keys of runtime-spec's features structure; null would mean that we don't know.
+    #[test]
+    fn nothing_is_left_out() {
+        let document = document();
+        for pointer in [
+            "/ociVersionMin",
+            "/ociVersionMax",
+            "/hooks",
+            "/mountOptions",
+            "/annotations",
+            "/potentiallyUnsafeConfigAnnotations",
+            "/linux/namespaces",
+            "/linux/capabilities",
+            "/linux/cgroup/v1",
+            "/linux/cgroup/v2",
+            "/linux/cgroup/systemd",
+            "/linux/cgroup/systemdUser",
+            "/linux/cgroup/rdma",
+            "/linux/seccomp/enabled",
+            "/linux/seccomp/actions",
+            "/linux/seccomp/operators",
+            "/linux/seccomp/archs",
+            "/linux/seccomp/knownFlags",
+            "/linux/seccomp/supportedFlags",
+            "/linux/apparmor/enabled",
+            "/linux/selinux/enabled",
+            "/linux/intelRdt/enabled",
+            "/linux/intelRdt/schemata",
+            "/linux/intelRdt/monitoring",
+            "/linux/memoryPolicy/modes",
+            "/linux/memoryPolicy/flags",
+            "/linux/mountExtensions/idmap/enabled",
+            "/linux/netDevices/enabled",
+        ] {
+            assert!(document.pointer(pointer).is_some_and(|value| !value.is_null()), "{pointer}");
+        }
     }
 }

@@ -23,8 +23,9 @@ use crate::{
     CreateOptions, Error, Result, Runtime, State, Status,
     cgroup::{self, CgroupDoing},
     error::Doing,
-    filter, hooks,
+    filter, hooks, net_devices,
     plan::{Circumstances, Mount, Plan},
+    rdt::{self, Groups},
     record::{CREATING, FIFO, Home, Identity, Record, now, owner},
     spawn::{
         init::{Creation, Wires, waits_for_hooks},
@@ -32,6 +33,7 @@ use crate::{
         sync::{self, FromInit, FromParent},
     },
     steps::{dev, mount},
+    support,
     undo::Undo,
 };
 
@@ -53,6 +55,8 @@ pub(crate) struct Made {
     pub(crate) child: Child,
     /// The terminal's master, if we relay it.
     pub(crate) terminal: Option<OwnedFd>,
+    /// Whether hooks have run.
+    hooked: bool,
 }
 
 impl Runtime {
@@ -68,9 +72,17 @@ impl Runtime {
     /// Makes the container, or nothing.
     pub(crate) fn make(&self, id: &str, options: &CreateOptions, mode: Mode) -> Result<Made> {
         let mut undo = Undo::default();
-        match self.try_make(id, options, mode, &mut undo) {
+        let mut hooked = None;
+        match self.try_make(id, options, mode, &mut undo, &mut hooked) {
             Ok(made) => Ok(made),
-            Err(error) => Err(undo.roll_back(error)),
+            Err(error) => {
+                let error = undo.roll_back(error);
+                // runtime-spec, steps 3 to 5: on with step 12, which was that, and 13.
+                if let Some(record) = hooked {
+                    hooks::poststop(&record);
+                }
+                Err(error)
+            }
         }
     }
 
@@ -80,11 +92,14 @@ impl Runtime {
         options: &CreateOptions,
         mode: Mode,
         undo: &mut Undo<'static>,
+        hooked: &mut Option<Record>,
     ) -> Result<Made> {
         let home = Home::new(&self.root, id)?;
         let (bundle, plan) = load(options)?;
+        support::container(&plan)?;
         let filter = filter::compile(&plan)?;
         let joins = open_joins(&plan.namespaces.join)?;
+        support::joins(&plan, &joins)?;
         let relayed = mode == Mode::Run;
         let console = connect(options.console_socket.as_deref(), plan.process.terminal, relayed)?;
         home.make()?;
@@ -103,6 +118,7 @@ impl Runtime {
             move || cgroup::destroy(&cgroup)
         });
         let entrance = cgroup.entrance().cgroup("open", &place)?;
+        let groups = resource_groups(id, &plan, undo)?;
 
         let fifo = (mode == Mode::Create).then(|| make_fifo(&home)).transpose()?;
         let creation = Creation {
@@ -126,6 +142,7 @@ impl Runtime {
             keep: options.preserve_fds + listen_fds(),
             seccomp: filter.as_ref().map(|filter| (filter.instructions.clone(), filter.flags)),
         };
+        let joined_net = joined_net(&plan, &wires)?;
         let child = spawn_create(ours, wires, &creation)?;
         let killer = child.pidfd.try_clone().doing(|| "duplicate a pidfd".to_owned())?;
         let pid = child.pid;
@@ -133,12 +150,26 @@ impl Runtime {
         drop(creation.mounts);
         child.map_ids(&plan.namespaces)?;
         child.oom_score(plan.process.oom_score_adj)?;
+        if let Some(groups) = &groups {
+            groups.enter(child.pid)?;
+        }
+        if !plan.net_devices.is_empty() {
+            let namespace = joined_net.map_or_else(|| own_net(child.pid), Ok)?;
+            net_devices::give(&plan.net_devices, &namespace, undo)?;
+        }
         let identity = Identity::new(child.pid, child.pidfd.as_fd()).doing(|| "identify init".to_owned())?;
-        let record = record(&bundle, &plan, creation.state, (identity, cgroup), filter.as_ref());
+        let record = record(&bundle, &plan, creation.state, (identity, cgroup, groups), filter.as_ref());
         home.save(&record, &filter::to_bytes(filter.as_ref()))?;
-        let mut made = Made { home, record, child, terminal: None };
-        made.attend(&plan, options, mode)?;
-        Ok(made)
+        let mut made = Made { home, record, child, terminal: None, hooked: false };
+        match made.attend(&plan, options, mode) {
+            Ok(()) => Ok(made),
+            Err(error) => {
+                if made.hooked || matches!(error, Error::Hook { .. }) {
+                    *hooked = Some(made.record);
+                }
+                Err(error)
+            }
+        }
     }
 }
 
@@ -150,8 +181,15 @@ impl Made {
         }
         if waits_for_hooks(plan) {
             self.wait_for("mounting", |message| matches!(message, FromInit::Mounted))?;
+            self.hooked = true;
             self.run_hooks(plan)?;
             self.child.channel.order(FromParent::Continue)?;
+        }
+        if let Some(agent) = &self.record.agent.clone() {
+            let loading = "loading the seccomp filter";
+            let message = self.wait_for(loading, |message| matches!(message, FromInit::Listener(_)))?;
+            let FromInit::Listener(number) = message else { return Err(self.child.died(loading)) };
+            agent.hand_over(&self.child, number, &self.record.state(Status::Creating))?;
         }
         if mode == Mode::Create {
             self.wait_for("setting up", |message| matches!(message, FromInit::Ready))?;
@@ -174,12 +212,16 @@ impl Made {
         }
     }
 
-    /// Answers init until the message comes that `done` recognizes.
-    pub(crate) fn wait_for(&mut self, during: &'static str, done: impl Fn(&FromInit) -> bool) -> Result<()> {
+    /// Answers init until the message comes that `done` recognizes, and returns it.
+    pub(crate) fn wait_for(
+        &mut self,
+        during: &'static str,
+        done: impl Fn(&FromInit) -> bool,
+    ) -> Result<FromInit> {
         loop {
             match self.child.hear(during)? {
                 FromInit::Terminal(master) => self.terminal = Some(master),
-                message if done(&message) => return Ok(()),
+                message if done(&message) => return Ok(message),
                 _ => {}
             }
         }
@@ -199,7 +241,10 @@ fn load(options: &CreateOptions) -> Result<(Bundle, Plan)> {
     let circumstances = Circumstances { listen_fds: listen_fds() };
     let mut problems: Vec<String> = bundle.problems().iter().map(ToString::to_string).collect();
     match Plan::new(&bundle.path, &bundle.spec, circumstances) {
-        Ok(plan) if problems.is_empty() => Ok((bundle, plan)),
+        Ok(plan) if problems.is_empty() => {
+            remark(&bundle, &plan);
+            Ok((bundle, plan))
+        }
         planned => {
             // Both look at some of the same things.
             let more = planned.err().unwrap_or_default();
@@ -209,6 +254,42 @@ fn load(options: &CreateOptions) -> Result<(Bundle, Plan)> {
             Err(Error::Config { bundle: bundle.path, problems })
         }
     }
+}
+
+/// What isn't wrong, but somebody may wonder about.
+fn remark(bundle: &Bundle, plan: &Plan) {
+    for path in &plan.devices.left_out {
+        tracing::warn!("linux.devices: {path} is not made: /dev is bind mounted from the host, and has it or not");
+    }
+    if tracing::enabled!(tracing::Level::DEBUG) {
+        let json = fs::read(bundle.path.join("config.json")).unwrap_or_default();
+        for field in corten_bundle::unknown_fields(&json) {
+            tracing::debug!("config.json: {field} is not known, and ignored");
+        }
+    }
+}
+
+/// The resource control groups that the config asks for.
+fn resource_groups(id: &str, plan: &Plan, undo: &mut Undo<'static>) -> Result<Option<Groups>> {
+    let Some(rdt) = &plan.rdt else { return Ok(None) };
+    let groups = rdt::prepare(&rdt::root()?, id, rdt)?;
+    undo.push("remove the resource control group", {
+        let groups = groups.clone();
+        move || groups.remove()
+    });
+    Ok(Some(groups))
+}
+
+/// The network namespace to join, if there are devices to move there.
+fn joined_net(plan: &Plan, wires: &Wires) -> Result<Option<OwnedFd>> {
+    let join = wires.join.iter().find(|(kind, _)| *kind == Namespaces::NET);
+    let join = join.filter(|_| !plan.net_devices.is_empty());
+    join.map(|(_, file)| file.try_clone()).transpose().doing(|| "duplicate a descriptor".to_owned())
+}
+
+fn own_net(pid: i32) -> Result<OwnedFd> {
+    let path = format!("/proc/{pid}/ns/net");
+    fs::File::open(&path).map(OwnedFd::from).doing(|| format!("open {path}"))
 }
 
 fn initial_state(id: &str, bundle: &Bundle, plan: &Plan) -> State {
@@ -230,11 +311,11 @@ fn record(
     bundle: &Bundle,
     plan: &Plan,
     state: State,
-    live: (Identity, Cgroup),
+    (init, cgroup, groups): (Identity, Cgroup, Option<Groups>),
     filter: Option<&filter::Filter>,
 ) -> Record {
     let joined = plan.namespaces.join.iter().fold(Namespaces::empty(), |all, join| all | join.kind);
-    Record::new(state, &bundle.spec, live, plan.namespaces.new | joined, filter.map(|f| f.flags))
+    Record::new(state, &bundle.spec, (init, cgroup), plan.namespaces.new | joined, filter, groups)
 }
 
 fn make_fifo(home: &Home) -> Result<OwnedFd> {

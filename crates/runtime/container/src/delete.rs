@@ -50,14 +50,11 @@ impl Runtime {
     pub(crate) fn take_away(&self, now: &Now) -> Result<()> {
         let record = &now.record;
         cgroup::destroy(&record.cgroup)?;
-        now.home.remove()?;
-        // Each is run, whatever the others do; none can undo the deletion (runtime-spec, step 13).
-        for hook in &record.poststop {
-            let state = record.state(Status::Stopped);
-            if let Err(e) = hooks::run("poststop", Some(&vec![hook.clone()]), &state, &record.bundle) {
-                tracing::warn!("{}", chain(&e));
-            }
+        if let Some(groups) = &record.rdt {
+            groups.remove()?;
         }
+        now.home.remove()?;
+        hooks::poststop(record);
         Ok(())
     }
 

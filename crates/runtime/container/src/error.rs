@@ -66,6 +66,14 @@ pub enum Error {
         /// JSON path and problem.
         problems: Vec<String>,
     },
+    /// config.json asks for what this kernel or machine doesn't have.
+    #[error("{field}: {why}")]
+    Unsupported {
+        /// The field, like `process.apparmorProfile`.
+        field: &'static str,
+        /// What is missing, and perhaps what to do about it.
+        why: String,
+    },
     /// The bundle can't be loaded.
     #[error("cannot load bundle {path}")]
     Bundle {

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use corten_sys::process::{Forked, Namespaces, setns};
+use oci_spec::runtime::Process;
 
 use crate::{
     Error, ExecOptions, Outcome, Result, Runtime, Status,
@@ -13,11 +14,13 @@ use crate::{
     foreground::Foreground,
     plan::{self, Circumstances, ProcessPlan},
     query::Now,
+    record::Record,
     spawn::{
         init::{self, Wires},
         parent::{Child, clone_into, kill},
         sync::{self, Channel, FromInit, FromParent},
     },
+    support,
 };
 
 impl Runtime {
@@ -36,10 +39,11 @@ impl Runtime {
         let Some(target) = &now.init else { return Err(wrong()) };
         let problems = |problems| Error::Config { bundle: now.record.bundle.clone(), problems };
         let plan =
-            plan::exec(&options.process, Circumstances { listen_fds: listen_fds() }).map_err(problems)?;
+            plan::exec(&with_affinity(&options.process, &now.record.process), Circumstances { listen_fds: listen_fds() }).map_err(problems)?;
+        support::process(&plan)?;
         let (child, ours) = spawn(&now, target, &plan, options)?;
         let pid = child.pid;
-        match attend(child, ours, &plan, options) {
+        match attend(child, ours, &now.record, &plan, options) {
             Ok(outcome) => Ok(outcome),
             Err((error, child)) => {
                 kill(pid, &child)?;
@@ -47,6 +51,15 @@ impl Runtime {
             }
         }
     }
+}
+
+/// The CPUs for further processes are the container's affair: a process.json without any gets those of config.json.
+fn with_affinity(process: &Process, container: &Process) -> Process {
+    let mut process = process.clone();
+    if process.exec_cpu_affinity().is_none() {
+        process.set_exec_cpu_affinity(container.exec_cpu_affinity().clone());
+    }
+    process
 }
 
 fn spawn(now: &Now, target: &OwnedFd, plan: &ProcessPlan, options: &ExecOptions) -> Result<(Child, OwnedFd)> {
@@ -122,6 +135,7 @@ fn parse_cgroups(options: &[String]) -> Below {
 fn attend(
     child: Child,
     pidfd: OwnedFd,
+    record: &Record,
     plan: &ProcessPlan,
     options: &ExecOptions,
 ) -> Result<Outcome, (Error, OwnedFd)> {
@@ -134,8 +148,21 @@ fn attend(
         if let Some(path) = &options.pid_file {
             write_pid_file(path, child.pid)?;
         }
-        child.channel.order(FromParent::Go).ok(); // because a child that has died says why below
+        if let Some(groups) = &record.rdt {
+            groups.enter(child.pid)?;
+        }
         let mut terminal = None;
+        if let Some(agent) = &record.agent {
+            let number = loop {
+                match child.hear("loading the seccomp filter")? {
+                    FromInit::Terminal(master) => terminal = Some(master),
+                    FromInit::Listener(number) => break number,
+                    _ => {}
+                }
+            };
+            agent.hand_over(&child, number, &record.state(Status::Running))?;
+        }
+        child.channel.order(FromParent::Go).ok(); // because a child that has died says why below
         while let Some(message) = child.hear_or_end()? {
             if let FromInit::Terminal(master) = message {
                 terminal = Some(master);

@@ -3,27 +3,37 @@
 use corten_seccomp::{Options, compile as compile_profile};
 use corten_sys::seccomp::Instruction;
 
-use crate::{Error, Result, plan::Plan};
+use oci_spec::runtime::LinuxSeccomp;
+
+use crate::{Error, Result, notify::Agent, plan::Plan};
 
 /// A compiled filter with its flags.
 #[derive(Debug)]
 pub(crate) struct Filter {
     pub(crate) instructions: Vec<Instruction>,
     pub(crate) flags: u64,
+    /// Who answers its notifications.
+    pub(crate) agent: Option<Agent>,
 }
 
 /// Compiles the plan's profile, if it has one.
 pub(crate) fn compile(plan: &Plan) -> Result<Option<Filter>> {
     let Some(profile) = &plan.seccomp else { return Ok(None) };
     let program = compile_profile(profile, Options::default()).map_err(|e| Error::Seccomp(e.into()))?;
-    if program.notify {
-        let reason = "SCMP_ACT_NOTIFY is not supported yet";
-        return Err(Error::Seccomp(reason.into()));
-    }
+    let agent = program.notify.then(|| agent(profile)).transpose()?;
     for warning in &program.warnings {
         tracing::debug!("linux.seccomp: {warning}");
     }
-    Ok(Some(Filter { instructions: program.filter, flags: program.flags }))
+    Ok(Some(Filter { instructions: program.filter, flags: program.flags, agent }))
+}
+
+fn agent(profile: &LinuxSeccomp) -> Result<Agent> {
+    let Some(path) = profile.listener_path().clone().filter(|path| !path.as_os_str().is_empty()) else {
+        let reason = "linux.seccomp.listenerPath is not set, but a rule says SCMP_ACT_NOTIFY: nobody would answer";
+        return Err(Error::Seccomp(reason.into()));
+    };
+    let metadata = profile.listener_metadata().clone().filter(|text| !text.is_empty());
+    Ok(Agent { path, metadata })
 }
 
 /// The filter as bytes, in the kernel's own layout.

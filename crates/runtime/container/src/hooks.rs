@@ -2,7 +2,8 @@
 //! the state as JSON on their stdin.
 
 use std::{
-    io::{self, Read, Write},
+    fs::File,
+    io::{self, Read, Seek, Write},
     os::{
         fd::{AsFd, BorrowedFd},
         unix::process::{CommandExt, ExitStatusExt},
@@ -13,10 +14,13 @@ use std::{
 };
 
 use corten_sys::process::pidfd_open;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::memfd::{MFdFlags, memfd_create},
+};
 use oci_spec::runtime::Hook;
 
-use crate::{Error, Result, State};
+use crate::{Error, Result, State, Status, error::chain, record::Record};
 
 /// How much of a failed hook's stderr goes into the error.
 const STDERR: u64 = 4096;
@@ -40,6 +44,17 @@ pub(crate) fn run(kind: &'static str, hooks: Option<&Vec<Hook>>, state: &State, 
     Ok(())
 }
 
+/// Runs all poststop hooks of a container that is gone. Each is run, whatever the others do; none can undo the
+/// deletion (runtime-spec, step 13).
+pub(crate) fn poststop(record: &Record) {
+    let state = record.state(Status::Stopped);
+    for hook in &record.poststop {
+        if let Err(e) = run("poststop", Some(&vec![hook.clone()]), &state, &record.bundle) {
+            tracing::warn!("{}", chain(&e));
+        }
+    }
+}
+
 fn one(hook: &Hook, state: &[u8], cwd: &Path) -> Result<(), String> {
     let timeout = match hook.timeout() {
         Some(seconds) if seconds <= 0 => {
@@ -48,20 +63,20 @@ fn one(hook: &Hook, state: &[u8], cwd: &Path) -> Result<(), String> {
         Some(seconds) => Some(Duration::from_secs(seconds.unsigned_abs())),
         None => None,
     };
-    let mut child = spawn(hook, cwd).map_err(|e| format!("can't be run: {e}"))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        match stdin.write_all(state) {
-            // A hook needn't read it.
-            Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
-                return Err(format!("can't be told the state: {e}"));
-            }
-            _ => {}
-        }
-    }
+    let stdin = in_memory(state).map_err(|e| format!("can't be told the state: {e}"))?;
+    let child = spawn(hook, cwd, stdin).map_err(|e| format!("can't be run: {e}"))?;
     wait(child, timeout)
 }
 
-fn spawn(hook: &Hook, cwd: &Path) -> io::Result<Child> {
+/// The state as a file. (To write it into a pipe could take as long as the hook, which needn't read it.)
+fn in_memory(state: &[u8]) -> io::Result<File> {
+    let mut file = File::from(memfd_create(c"state.json", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(state)?;
+    file.rewind()?;
+    Ok(file)
+}
+
+fn spawn(hook: &Hook, cwd: &Path, stdin: File) -> io::Result<Child> {
     let mut command = Command::new(hook.path());
     if let Some((name, args)) = hook.args().as_ref().and_then(|args| args.split_first()) {
         command.arg0(name).args(args);
@@ -71,7 +86,7 @@ fn spawn(hook: &Hook, cwd: &Path) -> io::Result<Child> {
         let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
         command.env(name, value);
     }
-    command.current_dir(cwd).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()
+    command.current_dir(cwd).stdin(stdin).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()
 }
 
 fn wait(mut child: Child, timeout: Option<Duration>) -> Result<(), String> {
@@ -145,7 +160,6 @@ mod tests {
     use oci_spec::runtime::HookBuilder;
 
     use super::*;
-    use crate::Status;
 
     fn state() -> State {
         State {
@@ -180,6 +194,15 @@ mod tests {
     #[test]
     fn a_hook_that_does_not_read_is_fine() {
         run_sh("exec /bin/true", None).expect("EPIPE is no failure");
+    }
+
+    #[test]
+    fn a_hook_that_does_not_read_much_is_killed_in_time() {
+        // More than a pipe takes.
+        let state = State { annotations: [("x".to_owned(), "y".repeat(1 << 20))].into(), ..state() };
+        let hooks = sh("exec sleep 1000", Some(1));
+        let error = run("prestart", Some(&hooks), &state, Path::new("/")).expect_err("it hangs");
+        assert!(error.to_string().contains("timeout of 1 s"), "{error}");
     }
 
     #[test]

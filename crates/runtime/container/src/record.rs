@@ -27,7 +27,7 @@ use nix::{
 use oci_spec::runtime::{Hook, Process, Spec};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, State, Status, error::Doing};
+use crate::{Error, Result, State, Status, error::Doing, filter::Filter, notify::Agent, rdt::Groups};
 
 const VERSION: u32 = 1;
 const FILE: &str = "state.json";
@@ -56,6 +56,12 @@ pub(crate) struct Record {
     pub(crate) process: Process,
     /// SECCOMP_FILTER_FLAG_* for the filter; None without one.
     pub(crate) seccomp: Option<u64>,
+    /// Who answers the filter's notifications.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) agent: Option<Agent>,
+    /// The resource control groups, which exec joins and delete removes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rdt: Option<Groups>,
     #[serde(default)]
     pub(crate) poststart: Vec<Hook>,
     #[serde(default)]
@@ -223,7 +229,8 @@ impl Record {
         spec: &Spec,
         (init, cgroup): (Identity, Cgroup),
         namespaces: Namespaces,
-        seccomp: Option<u64>,
+        filter: Option<&Filter>,
+        rdt: Option<Groups>,
     ) -> Self {
         let hooks = spec.hooks().as_ref();
         Self {
@@ -239,7 +246,9 @@ impl Record {
             cgroup,
             namespaces: namespaces.bits(),
             process: spec.process().clone().unwrap_or_default(),
-            seccomp,
+            seccomp: filter.map(|filter| filter.flags),
+            agent: filter.and_then(|filter| filter.agent.clone()),
+            rdt,
             poststart: hooks.and_then(|h| h.poststart().clone()).unwrap_or_default(),
             poststop: hooks.and_then(|h| h.poststop().clone()).unwrap_or_default(),
         }

@@ -10,6 +10,7 @@ use crate::{
     query::Now,
     record::Home,
     spawn::sync::FromInit,
+    start::poststart,
 };
 
 impl Runtime {
@@ -25,7 +26,7 @@ impl Runtime {
         let foreground = if run.detach { None } else { Some(Foreground::begin()?) };
         let mode = if run.detach { Mode::Detach } else { Mode::Run };
         let mut made = self.make(id, create, mode)?;
-        let started = started(&mut made).and_then(|()| self.poststart(&made.record));
+        let started = started(&mut made).and_then(|()| poststart(&made.record));
         if let Err(error) = started {
             return Err(self.give_up(id, &made, error));
         }

@@ -13,7 +13,7 @@ use nix::{
 
 use crate::{
     Error, Result, Runtime, Status,
-    error::Doing,
+    error::{Doing, chain},
     hooks,
     record::{CREATING, FIFO, Home, Record},
     spawn::sync::decode_failure,
@@ -23,21 +23,26 @@ impl Runtime {
     /// Starts the program of a created container; returns once it runs and poststart hooks are done.
     ///
     /// # Errors
-    /// [`Error::Status`] unless created; [`Error::Program`] or [`Error::Init`] if the program can't be executed.
+    /// [`Error::Status`] unless created; [`Error::Program`] or [`Error::Init`] if the program can't be executed;
+    /// [`Error::Hook`] if a hook failed: then the container is deleted.
     pub fn start(&self, id: &str) -> Result<()> {
         let home = Home::new(&self.root, id)?;
         let record = home.load()?;
-        release(&home, &record)?;
-        self.poststart(&record)
+        match release(&home, &record).and_then(|()| poststart(&record)) {
+            // runtime-spec, steps 7 and 9: stop the container, and go on at step 12, its destruction.
+            Err(error @ Error::Hook { .. }) => match self.delete(id, true) {
+                Ok(()) => Err(error),
+                Err(left) => Err(Error::Undo { error: Box::new(error), left: vec![chain(&left)] }),
+            },
+            other => other,
+        }
     }
+}
 
-    /// Runs the hooks that come after the program has started; if one fails, the container is stopped.
-    pub(crate) fn poststart(&self, record: &Record) -> Result<()> {
-        let state = record.state(Status::Running);
-        hooks::run("poststart", Some(&record.poststart), &state, &record.bundle).inspect_err(|_| {
-            self.kill(&record.id, libc::SIGKILL, true).ok(); // because the hook's failure is the one to tell
-        })
-    }
+/// Runs the hooks that come after the program has started.
+pub(crate) fn poststart(record: &Record) -> Result<()> {
+    let state = record.state(Status::Running);
+    hooks::run("poststart", Some(&record.poststart), &state, &record.bundle)
 }
 
 /// Lets init go, and waits until it has become the program, or failed.

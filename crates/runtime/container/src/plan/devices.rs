@@ -35,28 +35,24 @@ const DEFAULT: [(&std::ffi::CStr, u64, u64); 6] = [
     (c"/dev/tty", 5, 0),
 ];
 
-/// The devices, or None if /dev is a directory of the host's, which we mustn't fill.
-pub(super) fn plan(linux: &Linux, mounts: &[Mount], problems: &mut Problems) -> Option<Vec<Device>> {
+/// All device nodes.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Devices {
+    pub(crate) make: Vec<Device>,
+    /// /dev is a directory of the host's, which we mustn't fill.
+    pub(crate) host_dev: bool,
+    /// What would have had to be made there.
+    pub(crate) left_out: Vec<String>,
+}
+
+pub(super) fn plan(linux: &Linux, mounts: &[Mount], problems: &mut Problems) -> Devices {
     let of_the_host = mounts.iter().any(|mount| {
         let destination = mount.destination.to_bytes();
         destination.strip_suffix(b"/").unwrap_or(destination) == b"/dev"
             && matches!(mount.kind, MountKind::Bind { .. })
     });
-    if of_the_host {
-        return None;
-    }
-    let mut devices: Vec<Device> = DEFAULT
-        .iter()
-        .map(|&(path, major, minor)| Device {
-            path: path.to_owned(),
-            kind: DeviceKind::Char,
-            major,
-            minor,
-            mode: 0o666,
-            uid: 0,
-            gid: 0,
-        })
-        .collect();
+    let mut devices = if of_the_host { Vec::new() } else { defaults() };
+    let mut left_out = Vec::new();
     for (i, device) in linux.devices().as_deref().unwrap_or_default().iter().enumerate() {
         let at = format!("linux.devices[{i}]");
         let kind = match device.typ() {
@@ -71,12 +67,24 @@ pub(super) fn plan(linux: &Linux, mounts: &[Mount], problems: &mut Problems) -> 
         if !device.path().is_absolute() {
             problems.add(&at, format_args!("path {} is not absolute", device.path().display()));
         }
-        let number = |n: i64| u64::try_from(n).unwrap_or_default();
+        if of_the_host && device.path().starts_with("/dev") {
+            left_out.push(device.path().display().to_string());
+            continue;
+        }
+        let mut number = |name: &str, n: i64| {
+            u64::try_from(n).unwrap_or_else(|_| {
+                if kind != DeviceKind::Fifo {
+                    problems.add(&at, format_args!("{name} {n} is negative"));
+                }
+                0
+            })
+        };
+        let (major, minor) = (number("major", device.major()), number("minor", device.minor()));
         let device = Device {
             path: problems.c_path(&at, device.path()),
             kind,
-            major: number(device.major()),
-            minor: number(device.minor()),
+            major,
+            minor,
             mode: device.file_mode().unwrap_or(0o666) & 0o7777,
             uid: device.uid().unwrap_or_default(),
             gid: device.gid().unwrap_or_default(),
@@ -85,5 +93,18 @@ pub(super) fn plan(linux: &Linux, mounts: &[Mount], problems: &mut Problems) -> 
         devices.retain(|other| other.path != device.path);
         devices.push(device);
     }
-    Some(devices)
+    Devices { make: devices, host_dev: of_the_host, left_out }
+}
+
+fn defaults() -> Vec<Device> {
+    let device = |&(path, major, minor): &(&std::ffi::CStr, u64, u64)| Device {
+        path: path.to_owned(),
+        kind: DeviceKind::Char,
+        major,
+        minor,
+        mode: 0o666,
+        uid: 0,
+        gid: 0,
+    };
+    DEFAULT.iter().map(device).collect()
 }

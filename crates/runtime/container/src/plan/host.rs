@@ -51,6 +51,7 @@ fn namespace_of(path: &str) -> Option<Namespaces> {
     if path.starts_with("fs/mqueue/") {
         return Some(Namespaces::IPC);
     }
+    // Limits of a user namespace are its own.
     if path.starts_with("user/") {
         return Some(Namespaces::USER);
     }
@@ -84,6 +85,7 @@ pub(super) fn personality(linux: &Linux, problems: &mut Problems) -> Option<u64>
     if personality.flags().as_ref().is_some_and(|flags| !flags.is_empty()) {
         problems.add("linux.personality.flags", "there are none that runtime-spec supports");
     }
+    // runtime-spec has no others: PER_LINUX and PER_LINUX32 of personality(2).
     Some(match personality.domain() {
         LinuxPersonalityDomain::PerLinux => 0,
         LinuxPersonalityDomain::PerLinux32 => 8,
@@ -118,13 +120,7 @@ pub(super) fn memory_policy(linux: &Linux, problems: &mut Problems) -> Option<(u
 }
 
 /// What nobody here does is refused rather than ignored.
-pub(super) fn refuse_unsupported(spec: &Spec, linux: &Linux, plan: &Plan, problems: &mut Problems) {
-    if linux.intel_rdt().is_some() {
-        problems.add("linux.intelRdt", "is not supported yet");
-    }
-    if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
-        problems.add("linux.netDevices", "is not supported yet");
-    }
+pub(super) fn refuse_unsupported(spec: &Spec, plan: &Plan, problems: &mut Problems) {
     if plan.process.apparmor.is_some() && plan.process.selinux.is_some() {
         problems.add("process", "apparmorProfile and selinuxLabel exclude each other");
     }

@@ -8,7 +8,9 @@ mod devices;
 mod host;
 mod mounts;
 mod namespaces;
+mod net_devices;
 mod process;
+mod rdt;
 
 use std::{
     ffi::CString,
@@ -19,10 +21,12 @@ use std::{
 use corten_sys::mount::Propagation;
 use oci_spec::runtime::{Hooks, LinuxIdMapping, LinuxSeccomp, Spec};
 
-pub(crate) use devices::{Device, DeviceKind};
+pub(crate) use devices::{Device, DeviceKind, Devices};
 pub(crate) use mounts::{CgroupMount, FsOption, Mount, MountKind};
 pub(crate) use namespaces::{Join, NamespacePlan};
+pub(crate) use net_devices::NetDevice;
 pub(crate) use process::{CapabilityPlan, ProcessPlan, RlimitPlan};
+pub(crate) use rdt::RdtPlan;
 
 /// The problems found so far: "json.path: what is wrong".
 #[derive(Debug, Default)]
@@ -52,8 +56,11 @@ pub(crate) struct Plan {
     pub(crate) rootfs: RootfsPlan,
     pub(crate) namespaces: NamespacePlan,
     pub(crate) mounts: Vec<Mount>,
-    /// None: the config mounts a directory of its own over /dev, which is then left alone.
-    pub(crate) devices: Option<Vec<Device>>,
+    pub(crate) devices: Devices,
+    pub(crate) net_devices: Vec<NetDevice>,
+    pub(crate) rdt: Option<RdtPlan>,
+    /// `linux.mountLabel`: the SELinux context of every new file system that takes one.
+    pub(crate) mount_label: Option<CString>,
     pub(crate) masked: Vec<CString>,
     pub(crate) readonly: Vec<CString>,
     /// Path below /proc/sys, and value.
@@ -93,9 +100,13 @@ impl Plan {
         };
         let namespaces = NamespacePlan::new(linux, &mut problems);
         let mounts = mounts::plan(bundle, spec, &namespaces, &mut problems);
+        let label = linux.mount_label().as_deref().filter(|label| !label.is_empty());
         let plan = Self {
             rootfs: rootfs(bundle, spec, &mut problems),
             devices: devices::plan(linux, &mounts, &mut problems),
+            net_devices: net_devices::plan(linux, &namespaces, &mut problems),
+            rdt: rdt::plan(linux, &mut problems),
+            mount_label: label.map(|label| problems.c_string("linux.mountLabel", label)),
             masked: paths("linux.maskedPaths", linux.masked_paths().as_deref(), &mut problems),
             readonly: paths("linux.readonlyPaths", linux.readonly_paths().as_deref(), &mut problems),
             sysctl: host::sysctl(linux, &namespaces, &mut problems),
@@ -120,7 +131,7 @@ impl Plan {
             mounts,
             namespaces,
         };
-        host::refuse_unsupported(spec, linux, &plan, &mut problems);
+        host::refuse_unsupported(spec, &plan, &mut problems);
         if problems.0.is_empty() { Ok(plan) } else { Err(problems.0) }
     }
 }

@@ -40,6 +40,8 @@ pub(crate) enum MountKind {
     Filesystem { name: CString, source: CString, options: Vec<FsOption>, copy_up: bool },
     /// The container's view of the cgroups.
     Cgroup(CgroupMount),
+    /// What is mounted there already gets other options; those for the file system itself unless `bind`.
+    Remount { options: Vec<FsOption>, bind: bool },
 }
 
 /// How the cgroup file systems appear.
@@ -47,6 +49,10 @@ pub(crate) enum MountKind {
 pub(crate) struct CgroupMount {
     /// In a cgroup namespace of its own, mounting shows the container's part; otherwise it's bind mounted.
     pub(crate) namespaced: bool,
+    /// Version 2 by name, also where the host has both.
+    pub(crate) v2: bool,
+    /// For the file system itself.
+    pub(crate) options: Vec<FsOption>,
 }
 
 /// An option for the file system itself: `key` or `key=value`.
@@ -71,7 +77,7 @@ pub(super) fn plan(bundle: &Path, spec: &Spec, ns: &NamespacePlan, problems: &mu
 
 /// What options have said so far.
 #[derive(Default)]
-struct Options {
+pub(super) struct Options {
     bind: Option<bool>,
     set: Attributes,
     clear: Attributes,
@@ -80,7 +86,8 @@ struct Options {
     propagation: Vec<(Propagation, bool)>,
     idmap: Option<bool>,
     copy_up: bool,
-    data: Vec<String>,
+    remount: bool,
+    pub(super) data: Vec<String>,
 }
 
 fn one(
@@ -99,8 +106,10 @@ fn one(
     if mount.destination().as_os_str().is_empty() {
         problems.add(at, "destination is empty");
     }
-    let recursive = options.bind;
-    let kind = match (recursive, name) {
+    let mut data =
+        || -> Vec<FsOption> { options.data.iter().map(|text| fs_option(text, at, problems)).collect() };
+    let kind = match (options.bind, name) {
+        (bind, _) if options.remount => MountKind::Remount { options: data(), bind: bind.is_some() },
         // Options for a file system are ignored, as mount(2) ignores them for bind mounts: configs have them.
         (Some(recursive), _) => bind(bundle, &source, recursive, at, problems),
         // Some writers say it by type alone.
@@ -112,12 +121,13 @@ fn one(
             bind(bundle, &source, false, at, problems)
         }
         (None, "cgroup" | "cgroup2") => {
-            MountKind::Cgroup(CgroupMount { namespaced: ns.has(Namespaces::CGROUP) })
+            let namespaced = ns.has(Namespaces::CGROUP);
+            MountKind::Cgroup(CgroupMount { namespaced, v2: name == "cgroup2", options: data() })
         }
         (None, _) => MountKind::Filesystem {
+            options: data(),
             name: problems.c_string(at, name),
             source: problems.c_path(at, &source),
-            options: options.data.iter().map(|text| fs_option(text, at, problems)).collect(),
             copy_up: options.copy_up,
         },
     };
@@ -203,7 +213,7 @@ fn idmap(
 }
 
 impl Options {
-    fn parse(&mut self, option: &str) {
+    pub(super) fn parse(&mut self, option: &str) {
         if !(self.attribute(option) || self.propagation(option)) {
             match option {
                 "defaults" => {}
@@ -212,8 +222,10 @@ impl Options {
                 "idmap" => self.idmap = Some(false),
                 "ridmap" => self.idmap = Some(true),
                 "tmpcopyup" => self.copy_up = true,
-                // Defaults of every file system which not all of them take as words.
-                "loud" | "noiversion" | "norelatime" => {}
+                "remount" => self.remount = true,
+                // Defaults of every file system which not all of them take as words; and no access time policy
+                // means the kernel's, relatime.
+                "loud" | "noiversion" | "norelatime" | "rnorelatime" => {}
                 other => self.data.push(other.to_owned()),
             }
         }

@@ -113,6 +113,9 @@ impl NamespacePlan {
             if clock != "monotonic" && clock != "boottime" {
                 problems.add("linux.timeOffsets", format_args!("unknown clock {clock:?}"));
             }
+            if offset.nanosecs().is_some_and(|nanosecs| nanosecs >= 1_000_000_000) {
+                problems.add("linux.timeOffsets", format_args!("nanosecs of {clock} is a second or more"));
+            }
             lines.push(format!(
                 "{clock} {} {}\n",
                 offset.secs().unwrap_or_default(),

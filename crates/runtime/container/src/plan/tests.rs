@@ -59,8 +59,21 @@ fn all_problems_are_told_at_once() {
 #[test]
 fn what_nobody_would_do_is_refused() {
     for (pointer, value, field) in [
-        ("/linux/intelRdt", json!({"closID": "x"}), "linux.intelRdt"),
-        ("/linux/netDevices", json!({"eth1": {}}), "linux.netDevices"),
+        ("/linux/intelRdt", json!({"closID": "a/b"}), "linux.intelRdt.closID"),
+        ("/linux/intelRdt", json!({"memBwSchema": "L3:0=f"}), "linux.intelRdt.memBwSchema"),
+        ("/linux/intelRdt", json!({"l3CacheSchema": "L2:0=f"}), "linux.intelRdt.l3CacheSchema"),
+        ("/linux/intelRdt", json!({"schemata": ["0=f"]}), "linux.intelRdt.schemata[0]"),
+        ("/linux/netDevices", json!({"eth1": {"name": "a/b"}}), "linux.netDevices[\"eth1\"]"),
+        ("/linux/netDevices", json!({"a": {"name": "c"}, "b": {"name": "c"}}), "linux.netDevices"),
+        (
+            "/linux/timeOffsets",
+            json!({"monotonic": {"nanosecs": 1_000_000_000_u32}}),
+            "linux.timeOffsets",
+        ),
+        ("/linux/devices", json!([{"path": "/dev/x", "type": "c", "major": -1, "minor": 0}]), "linux.devices[0]"),
+        ("/process/ioPriority", json!({"class": "IOPRIO_CLASS_BE", "priority": 8}), "process.ioPriority"),
+        ("/process/execCPUAffinity", json!({"initial": "3-1"}), "process.execCPUAffinity.initial"),
+        ("/linux/memoryPolicy", json!({"mode": "MPOL_BIND", "nodes": "x"}), "linux.memoryPolicy.nodes"),
         ("/linux/timeOffsets", json!({"boottime": {"secs": 1}}), "linux.timeOffsets"),
         ("/linux/rootfsPropagation", json!("sideways"), "linux.rootfsPropagation"),
         ("/linux/personality", json!({"domain": "LINUX", "flags": ["x"]}), "linux.personality"),
@@ -111,6 +124,46 @@ fn mount_options_mean_what_they_say() {
     assert_eq!(mount(&["bind"]).kind, MountKind::Bind { source: "/y".into(), recursive: false });
 }
 
+/// runtime-spec's table: whatever is an option there must not end as a word for the file system, except what the
+/// kernel takes as such for all of them.
+#[test]
+fn every_mount_option_of_the_specification_is_known() {
+    const ALL: &str = "async atime bind defaults dev diratime dirsync exec iversion lazytime loud noatime nodev
+        nodiratime noexec noiversion nolazytime norelatime nostrictatime nosuid private rbind relatime remount ro
+        rprivate rshared rslave runbindable rw shared silent slave strictatime suid sync unbindable nosymfollow
+        symfollow ratime rdev rdiratime rexec rnoatime rnodev rnodiratime rnoexec rnorelatime rnostrictatime rnosuid
+        rnosymfollow rrelatime rro rrw rstrictatime rsuid rsymfollow idmap ridmap mand nomand tmpcopyup";
+    const OF_ALL_FILE_SYSTEMS: [&str; 10] = [
+        "async", "dirsync", "iversion", "lazytime", "mand", "nolazytime", "nomand", "silent", "sync", "size=1k",
+    ];
+    for option in ALL.split_whitespace().chain(["size=1k"]) {
+        let mut parsed = mounts::Options::default();
+        parsed.parse(option);
+        assert_eq!(parsed.data.is_empty(), !OF_ALL_FILE_SYSTEMS.contains(&option), "{option}");
+    }
+}
+
+#[test]
+fn a_remount_makes_no_mount() {
+    let remount = |options: &[&str]| {
+        let mount = json!({"destination": "/x", "type": "tmpfs", "source": "y", "options": options});
+        plan_of(&with("/mounts/-", mount)).expect("a plan").mounts.pop().expect("the mount")
+    };
+    let mount = remount(&["remount", "ro", "size=1k"]);
+    let MountKind::Remount { options, bind: false } = mount.kind else { panic!("{mount:?}") };
+    assert_eq!((mount.set, options.len()), (Attributes::RDONLY, 1));
+    assert!(matches!(remount(&["bind", "remount", "ro"]).kind, MountKind::Remount { bind: true, .. }));
+}
+
+#[test]
+fn schemata_are_written_in_the_specified_order() {
+    let rdt = |rdt: Value| plan_of(&with("/linux/intelRdt", rdt)).expect("a plan").rdt.expect("rdt");
+    let all = json!({"l3CacheSchema": "L3:0=f\nMB:0=1", "memBwSchema": "MB:0=50", "schemata": ["L3:0=1", "L2:0=1"]});
+    assert_eq!(rdt(all).schemata, ["L3:0=f\nMB:0=50", "L3:0=1\nL2:0=1"]);
+    assert_eq!(rdt(json!({"l3CacheSchema": "L3:0=f\nMB:0=1"})).schemata, ["L3:0=f\nMB:0=1"]);
+    assert_eq!(rdt(json!({"closID": "gold", "enableMonitoring": true})).schemata, [""; 0]);
+}
+
 #[test]
 fn of_a_name_given_twice_the_last_value_counts() {
     let env = json!(["A=1", "HOME=", "A=2", "B=x=y"]);
@@ -123,7 +176,14 @@ fn of_a_name_given_twice_the_last_value_counts() {
 #[test]
 fn the_hosts_dev_is_left_alone() {
     let dev = json!({"destination": "/dev", "source": "/dev", "options": ["rbind"]});
-    assert!(plan_of(&with("/mounts/-", dev)).expect("a plan").devices.is_none());
+    let mut config = with("/mounts/-", dev);
+    let device = |path| json!({"path": path, "type": "c", "major": 10, "minor": 229});
+    config["linux"]["devices"] = json!([device("/dev/fuse"), device("/srv/fuse")]);
+    let devices = plan_of(&config).expect("a plan").devices;
+    assert!(devices.host_dev);
+    assert_eq!(devices.left_out, ["/dev/fuse"]);
+    let made: Vec<_> = devices.make.iter().map(|device| device.path.to_str().expect("UTF-8")).collect();
+    assert_eq!(made, ["/srv/fuse"]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     ffi::CString,
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
     path::PathBuf,
 };
 
@@ -58,7 +58,7 @@ pub(crate) struct Wires {
 pub(crate) struct Creation<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) mounts: Vec<Option<mount::Source>>,
-    pub(crate) devices: Vec<OwnedFd>,
+    pub(crate) devices: Vec<Option<OwnedFd>>,
     /// Name of the session keyring to join.
     pub(crate) keyring: Option<CString>,
     pub(crate) no_pivot: bool,
@@ -80,9 +80,7 @@ pub(crate) fn create(wires: &Wires, creation: &Creation<'_>) -> Result<Infallibl
     let plan = creation.plan;
     let root = enter_namespaces(wires, creation)?;
     let late = mount::all(root.as_fd(), plan, &creation.mounts)?;
-    if let Some(devices) = &plan.devices {
-        dev::populate(root.as_fd(), devices, &creation.devices)?;
-    }
+    dev::populate(root.as_fd(), &plan.devices, &creation.devices)?;
     make_cwd(&root, &plan.process);
     hooks_before_pivot(wires, creation)?;
     // From the container's own devpts; its slave becomes /dev/console, so before the root may become read-only.
@@ -148,7 +146,7 @@ pub(crate) fn exec(
     }
     let path = become_process(wires, plan, true)?;
     wires.channel.await_order(FromParent::Go)?;
-    if plan.no_new_privileges {
+    if loads_late(wires, plan) {
         load_seccomp(wires)?;
     }
     become_program(wires, plan, path)
@@ -262,12 +260,28 @@ fn become_process(wires: &Wires, plan: &ProcessPlan, setgroups: bool) -> Result<
         load_seccomp(wires)?;
     }
     user::become_user(plan, setgroups, &mut |text| warn(wires, text))?;
-    execve::find(plan)
+    let path = execve::find(plan)?;
+    if plan.no_new_privileges && !loads_late(wires, plan) {
+        load_seccomp(wires)?;
+    }
+    Ok(path)
+}
+
+/// Whether the filter is loaded right before the program: with no_new_privs it can be. But a listener has to be
+/// handed over while there's a parent to do that, and `start` is not it.
+fn loads_late(wires: &Wires, plan: &ProcessPlan) -> bool {
+    let notifies = |(_, flags): &(_, u64)| flags & seccomp::NEW_LISTENER != 0;
+    plan.no_new_privileges && !wires.seccomp.as_ref().is_some_and(notifies)
 }
 
 fn load_seccomp(wires: &Wires) -> Result<()> {
     let Some((filter, flags)) = &wires.seccomp else { return Ok(()) };
-    seccomp::load(filter, *flags).map(drop).doing(|| "load the seccomp filter".to_owned())
+    let doing = || "load the seccomp filter (flags: is the kernel new enough for them?)".to_owned();
+    let Some(listener) = seccomp::load(filter, *flags).doing(doing)? else { return Ok(()) };
+    // From here on any system call may wait for an agent that doesn't have the listener yet: this is a write(2),
+    // which the compiler doesn't let a profile notify.
+    wires.channel.tell(&FromInit::Listener(listener.as_raw_fd()))?;
+    wires.channel.await_order(FromParent::Delivered)
 }
 
 /// After Go: waits for `start` if this is create, then hooks, filter and program.
@@ -293,7 +307,7 @@ fn finish(wires: &Wires, plan: &Plan, creation: &Creation<'_>, path: CString) ->
     let state = State { pid: pid_inside(), status: Status::Created, ..creation.state.clone() };
     let root = std::path::Path::new("/");
     hooks::run("startContainer", plan.hooks.start_container().as_ref(), &state, root)?;
-    if plan.process.no_new_privileges {
+    if loads_late(wires, &plan.process) {
         // As late as can be: fewer system calls of ours that a profile would have to allow.
         load_seccomp(wires)?;
     }

@@ -14,7 +14,9 @@
 //!  runs prestart, createRuntime hooks
 //!                       ─── Continue ────────────────▶  createContainer hooks, masks, pivot_root, security
 //!                       ◀── Terminal + fd ───────────   only if we relay the terminal ourselves
-//!                       ◀── Listener ────────────────   only if seccomp notifies
+//!                       ◀── Listener ────────────────   only if seccomp notifies: init's filter is loaded
+//!  sends it to listenerPath
+//!                       ─── Delivered ───────────────▶
 //!                       ◀── Ready ───────────────────   only for create
 //!                       ─── Go ──────────────────────▶  sent as soon as the state is saved: then init may live
 //!                                                       create: reads the exec fifo until start writes

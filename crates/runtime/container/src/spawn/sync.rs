@@ -2,7 +2,10 @@
 
 use std::{
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
 };
 
 use corten_sys::fds;
@@ -41,6 +44,8 @@ pub(crate) enum FromParent {
     Continue = 2,
     /// The state is saved: live.
     Go = 3,
+    /// Whoever answers seccomp notifications has the listener.
+    Delivered = 4,
 }
 
 /// One end.
@@ -55,6 +60,9 @@ const LISTENER: u8 = 5;
 const READY: u8 = 6;
 const FAILED: u8 = 7;
 const NO_PROGRAM: u8 = 8;
+const HOOK: u8 = 9;
+/// The kinds that init runs.
+const HOOKS: [&str; 2] = ["createContainer", "startContainer"];
 
 /// Longer messages are cut.
 const MAX: usize = 16 << 10;
@@ -80,11 +88,21 @@ impl Channel {
             FromInit::Mounted => self.send(MOUNTED, &[], None),
             FromInit::Terminal(master) => self.send(TERMINAL, &[], Some(master.as_fd())),
             FromInit::Warning(text) => self.send(WARNING, text.as_bytes(), None),
-            FromInit::Listener(fd) => self.send(LISTENER, &fd.to_ne_bytes(), None),
+            FromInit::Listener(fd) => self.write(&[&[LISTENER][..], &fd.to_ne_bytes()].concat()),
             FromInit::Ready => self.send(READY, &[], None),
             FromInit::Failed(error) => self.send_failure(error),
         };
         sent.doing(|| "tell the parent process".to_owned())
+    }
+
+    /// With write(2) and nothing else, for when other system calls may be filtered.
+    fn write(&self, message: &[u8]) -> io::Result<()> {
+        loop {
+            match nix::unistd::write(&self.0, message) {
+                Err(nix::errno::Errno::EINTR) => {}
+                other => return other.map(drop).map_err(Into::into),
+            }
+        }
     }
 
     fn send_failure(&self, error: &Error) -> io::Result<()> {
@@ -147,6 +165,10 @@ pub(crate) fn encode_failure(error: &Error) -> Vec<u8> {
         Error::Program { program, reason } => {
             [&[NO_PROGRAM], program.as_bytes(), &[0], reason.as_bytes()].concat()
         }
+        Error::Hook { kind, index, path, reason } if HOOKS.contains(kind) => {
+            let texts = [kind.as_bytes(), index.to_string().as_bytes(), path.as_os_str().as_bytes()].join(&0);
+            [&[HOOK], &texts[..], &[0], reason.as_bytes()].concat()
+        }
         other => {
             let errno = other.errno().unwrap_or_default().to_ne_bytes();
             let text = match other {
@@ -166,6 +188,13 @@ pub(crate) fn decode_failure(bytes: &[u8]) -> Error {
             let mut parts = rest.splitn(2, |&b| b == 0);
             let mut next = || parts.next().map(text).unwrap_or_default();
             Error::Program { program: next(), reason: next() }
+        }
+        Some((&HOOK, rest)) => {
+            let mut parts = rest.splitn(4, |&b| b == 0).map(text);
+            let mut next = || parts.next().unwrap_or_default();
+            let (kind, index, path, reason) = (next(), next(), next(), next());
+            let kind = HOOKS.into_iter().find(|known| *known == kind).unwrap_or("of init");
+            Error::Hook { kind, index: index.parse().unwrap_or_default(), path: path.into(), reason }
         }
         Some((&FAILED, rest)) if rest.len() >= 4 => {
             let (errno, message) = rest.split_at(4);
@@ -198,6 +227,16 @@ mod tests {
         let error = Error::Program { program: "sh".to_owned(), reason: "not there".to_owned() };
         assert!(matches!(decode_failure(&encode_failure(&error)),
             Error::Program { program, reason } if program == "sh" && reason == "not there"));
+    }
+
+    #[test]
+    fn a_failed_hook_stays_one() {
+        let reason = "exited with status 3: no way".to_owned();
+        let error = Error::Hook { kind: "startContainer", index: 2, path: "/bin/x y".into(), reason };
+        let text = error.to_string();
+        let error = decode_failure(&encode_failure(&error));
+        assert!(matches!(error, Error::Hook { .. }), "{error:?}");
+        assert_eq!(error.to_string(), text);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use nix::{
 };
 
 use super::{
-    mount::{place, show},
+    mount::{configure, place, show},
     target::Make,
 };
 use crate::{
@@ -33,17 +33,20 @@ pub(crate) fn mount(root: BorrowedFd<'_>, mount: &Mount, cgroup: &CgroupMount) -
     let unified = statfs(ROOT).is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC);
     let set = mount.set | mount.set_recursive;
     let doing = || format!("mount the cgroups on {}", show(&mount.destination));
-    if unified {
-        let tree = v2(cgroup.namespaced, set).doing(doing)?;
+    if unified || cgroup.v2 {
+        // The v2 half of a hybrid layout has a place of its own.
+        let host = if unified { ROOT.to_owned() } else { format!("{ROOT}/unified") };
+        let tree = v2(&host, cgroup, set).doing(doing)?;
         return mount::move_mount(tree.as_fd(), target.as_fd()).doing(doing);
     }
     v1(target.as_fd(), cgroup.namespaced, set).doing(doing)
 }
 
-fn v2(namespaced: bool, set: Attributes) -> io::Result<OwnedFd> {
-    if namespaced {
+fn v2(host: &str, cgroup: &CgroupMount, set: Attributes) -> io::Result<OwnedFd> {
+    if cgroup.namespaced {
         let fs = Filesystem::open(c"cgroup2")?;
         fs.string(c"source", c"cgroup")?;
+        configure(&fs, &cgroup.options)?;
         match fs.mount(set) {
             // In a user namespace whose cgroup namespace isn't its own.
             Err(e) if matches!(e.raw_os_error(), Some(libc::EPERM | libc::EBUSY)) => {}
@@ -52,7 +55,7 @@ fn v2(namespaced: bool, set: Attributes) -> io::Result<OwnedFd> {
     }
     let own = fs::read_to_string("/proc/self/cgroup")?;
     let path = own.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
-    bind(&format!("{ROOT}{path}"), set)
+    bind(&format!("{host}{path}"), set)
 }
 
 fn bind(path: &str, set: Attributes) -> io::Result<OwnedFd> {

@@ -18,7 +18,7 @@ use nix::{
     errno::Errno,
     fcntl::AtFlags,
     libc,
-    sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstatat, makedev, mknodat},
+    sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstat, fstatat, makedev, mknodat},
     unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, unlinkat},
 };
 
@@ -29,23 +29,42 @@ use super::{
 use crate::{
     Result,
     error::Doing,
-    plan::{Device, DeviceKind, Plan},
+    plan::{Device, DeviceKind, Devices, Plan},
 };
 
 /// What devices are bind mounted from, where they can't be made: one per device of the plan.
-pub(crate) fn open_sources(plan: &Plan) -> Result<Vec<OwnedFd>> {
+pub(crate) fn open_sources(plan: &Plan) -> Result<Vec<Option<OwnedFd>>> {
     if !plan.namespaces.user() {
         return Ok(Vec::new());
     }
-    let open = |device: &Device| {
-        mount::clone_tree_path(&device.path, false)
-            .doing(|| format!("bind mount the host's device {}", show(&device.path)))
+    plan.devices.make.iter().map(source).collect()
+}
+
+/// The host's device of the same path. None for a fifo, which anybody may make.
+fn source(device: &Device) -> Result<Option<OwnedFd>> {
+    if device.kind == DeviceKind::Fifo {
+        return Ok(None);
+    }
+    let open = || {
+        let tree = mount::clone_tree_path(&device.path, false)?;
+        let stat = fstat(&tree)?;
+        let (kind, number) = kind_and_number(device);
+        if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == kind && stat.st_rdev == number {
+            return Ok(tree);
+        }
+        let text = format!("it isn't {}:{} there", device.major, device.minor);
+        Err(io::Error::new(io::ErrorKind::InvalidInput, text))
     };
-    plan.devices.iter().flatten().map(open).collect()
+    let doing = || format!("bind mount the host's device {} (no node can be made in a user namespace)", show(&device.path));
+    open().map(Some).doing(doing)
 }
 
 /// Makes all of it.
-pub(crate) fn populate(root: BorrowedFd<'_>, devices: &[Device], sources: &[OwnedFd]) -> Result<()> {
+pub(crate) fn populate(root: BorrowedFd<'_>, devices: &Devices, sources: &[Option<OwnedFd>]) -> Result<()> {
+    if devices.host_dev {
+        // Nothing in it is ours to make; elsewhere it is.
+        return nodes(root, root, &devices.make, sources);
+    }
     // Not through a link of the image's (CVE-2026-41579).
     let flags = libc::O_PATH | libc::O_DIRECTORY;
     let dev = match open_in_root_no_links(root, c"/dev", flags, 0) {
@@ -53,17 +72,27 @@ pub(crate) fn populate(root: BorrowedFd<'_>, devices: &[Device], sources: &[Owne
         other => other,
     }
     .doing(|| "open /dev of the container".to_owned())?;
+    nodes(root, dev.as_fd(), &devices.make, sources)?;
+    links(dev.as_fd())
+}
+
+fn nodes(
+    root: BorrowedFd<'_>,
+    dev: BorrowedFd<'_>,
+    devices: &[Device],
+    sources: &[Option<OwnedFd>],
+) -> Result<()> {
     for (i, device) in devices.iter().enumerate() {
         let doing = || format!("make device {}", show(&device.path));
-        match sources.get(i) {
+        match sources.get(i).and_then(Option::as_ref) {
             Some(source) => {
                 let target = open_or_make(root, &device.path, Make::File).doing(doing)?;
                 mount::move_mount(source.as_fd(), target.as_fd()).doing(doing)?;
             }
-            None => node(root, dev.as_fd(), device).doing(doing)?,
+            None => node(root, dev, device).doing(doing)?,
         }
     }
-    links(dev.as_fd())
+    Ok(())
 }
 
 fn node(root: BorrowedFd<'_>, dev: BorrowedFd<'_>, device: &Device) -> io::Result<()> {
@@ -79,12 +108,7 @@ fn node(root: BorrowedFd<'_>, dev: BorrowedFd<'_>, device: &Device) -> io::Resul
 }
 
 fn node_in(directory: BorrowedFd<'_>, name: &CStr, device: &Device) -> io::Result<()> {
-    let kind = match device.kind {
-        DeviceKind::Char => SFlag::S_IFCHR,
-        DeviceKind::Block => SFlag::S_IFBLK,
-        DeviceKind::Fifo => SFlag::S_IFIFO,
-    };
-    let number = if device.kind == DeviceKind::Fifo { 0 } else { makedev(device.major, device.minor) };
+    let (kind, number) = kind_and_number(device);
     // Our umask is 0, so the mode is right at once.
     let mode = Mode::from_bits_truncate(device.mode);
     match mknodat(directory, name, kind, mode, number) {
@@ -103,6 +127,15 @@ fn node_in(directory: BorrowedFd<'_>, name: &CStr, device: &Device) -> io::Resul
         fchownat(directory, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)?;
     }
     Ok(())
+}
+
+fn kind_and_number(device: &Device) -> (SFlag, u64) {
+    let kind = match device.kind {
+        DeviceKind::Char => SFlag::S_IFCHR,
+        DeviceKind::Block => SFlag::S_IFBLK,
+        DeviceKind::Fifo => return (SFlag::S_IFIFO, 0),
+    };
+    (kind, makedev(device.major, device.minor))
 }
 
 fn links(dev: BorrowedFd<'_>) -> Result<()> {
@@ -140,7 +173,7 @@ pub(crate) fn host_null() -> io::Result<OwnedFd> {
 }
 
 fn is_null(fd: BorrowedFd<'_>) -> io::Result<()> {
-    let stat = nix::sys::stat::fstat(fd)?;
+    let stat = fstat(fd)?;
     if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR
         && stat.st_rdev == makedev(1, 3)
     {

@@ -8,8 +8,12 @@ use std::{
 };
 
 use corten_sys::mount::{self, Attributes, BorrowedFdEq, Change, Filesystem, Propagation};
-use corten_sys::path::open_in_root_no_links;
-use nix::{libc, sys::stat::fstat};
+use corten_sys::path::{open_in_root, open_in_root_no_links};
+use nix::{
+    fcntl::{OFlag, openat},
+    libc,
+    sys::stat::{Mode, fstat},
+};
 
 use super::{
     cgroup_mount,
@@ -101,12 +105,64 @@ pub(crate) fn all(root: BorrowedFd<'_>, plan: &Plan, sources: &[Option<Source>])
             (MountKind::Bind { .. }, Some(source)) => bind(root, mount, source)?,
             (MountKind::Bind { .. }, None) => {}
             (MountKind::Filesystem { name, source, options, copy_up }, _) => {
-                filesystem(root, mount, &New { name, source, options, copy_up: *copy_up }, &mut late)?;
+                let label = plan.mount_label.as_deref();
+                filesystem(root, mount, &New { name, source, options, copy_up: *copy_up, label }, &mut late)?;
             }
             (MountKind::Cgroup(cgroup), _) => cgroup_mount::mount(root, mount, cgroup)?,
+            (MountKind::Remount { options, bind }, _) => remount(root, mount, options, *bind)?,
         }
     }
     Ok(late)
+}
+
+/// Gives what is mounted at the destination other options.
+fn remount(root: BorrowedFd<'_>, mount: &Mount, options: &[FsOption], bind: bool) -> Result<()> {
+    let doing = || format!("remount {}", show(&mount.destination));
+    let target = open_in_root(root, &mount.destination, libc::O_PATH, 0).doing(doing)?;
+    let all = Change { set: mount.set_recursive, clear: mount.clear_recursive, ..Change::default() };
+    let own = Change { set: mount.set, clear: mount.clear, ..Change::default() };
+    for (change, recursive) in [(all, true), (own, false)] {
+        if change != Change::default() {
+            mount::set_attributes(target.as_fd(), recursive, &change).doing(doing)?;
+        }
+    }
+    propagate(target.as_fd(), mount)?;
+    if bind || options.is_empty() {
+        return Ok(());
+    }
+    let fs = Filesystem::pick(target.as_fd()).doing(doing)?;
+    configure(&fs, options).and_then(|()| fs.reconfigure()).doing(|| {
+        let message = fs.message().map(|m| format!(" ({m})")).unwrap_or_default();
+        doing() + &message
+    })
+}
+
+/// Sets the propagation, in the order given.
+fn propagate(tree: BorrowedFd<'_>, mount: &Mount) -> Result<()> {
+    for &(kind, recursive) in &mount.propagation {
+        let change = Change { propagation: Some(kind), ..Change::default() };
+        mount::set_attributes(tree, recursive, &change)
+            .doing(|| format!("set the propagation of {}", show(&mount.destination)))?;
+    }
+    Ok(())
+}
+
+/// Sets options of a file system, as mount(2) would have understood them.
+pub(super) fn configure(fs: &Filesystem, options: &[FsOption]) -> io::Result<()> {
+    for option in options {
+        match &option.value {
+            Some(value) => fs.string(&option.key, value)?,
+            // What is a flag of mount(2) for every file system isn't a word for fsconfig(2): some defaults, and to
+            // be quiet. "iversion" is one for those that can do without.
+            None if matches!(option.key.to_bytes(), b"async" | b"nomand" | b"nolazytime" | b"silent") => {}
+            None if option.key.as_c_str() == c"iversion" => match fs.flag(c"i_version") {
+                Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {}
+                other => other?,
+            },
+            None => fs.flag(&option.key)?,
+        }
+    }
+    Ok(())
 }
 
 fn bind(root: BorrowedFd<'_>, mount: &Mount, source: &Source) -> Result<()> {
@@ -144,6 +200,8 @@ struct New<'a> {
     source: &'a CStr,
     options: &'a [FsOption],
     copy_up: bool,
+    /// The SELinux context.
+    label: Option<&'a CStr>,
 }
 
 fn filesystem(root: BorrowedFd<'_>, mount: &Mount, new: &New<'_>, late: &mut Late) -> Result<()> {
@@ -162,7 +220,16 @@ fn filesystem(root: BorrowedFd<'_>, mount: &Mount, new: &New<'_>, late: &mut Lat
         let stat = fstat(&target).doing(|| format!("stat {}", show(destination)))?;
         mode = CString::new(format!("{:o}", stat.st_mode & 0o7777)).ok();
     }
-    let tree = match superblock(new, mode.as_deref(), set) {
+    let made = superblock(new, mode.as_deref(), set, false).or_else(|(e, message)| {
+        // A medium that can't be written wants the whole file system to be read-only, not just the mount.
+        let readonly = matches!(e.raw_os_error(), Some(libc::EACCES | libc::EROFS));
+        if readonly && set.contains(Attributes::RDONLY) {
+            superblock(new, mode.as_deref(), set, true)
+        } else {
+            Err((e, message))
+        }
+    });
+    let tree = match made {
         // A user namespace that doesn't own the network namespace can't mount sysfs: the host's is all there is.
         Err((e, _)) if new.name == c"sysfs" && e.raw_os_error() == Some(libc::EPERM) => host_sysfs(set),
         Err((e, message)) => Err(e).doing(|| {
@@ -177,10 +244,9 @@ fn filesystem(root: BorrowedFd<'_>, mount: &Mount, new: &New<'_>, late: &mut Lat
     }
     mount::move_mount(tree.as_fd(), target.as_fd())
         .doing(|| format!("mount {} on {}", show(new.name), show(destination)))?;
-    for &(kind, recursive) in &mount.propagation {
-        let change = Change { propagation: Some(kind), ..Change::default() };
-        mount::set_attributes(tree.as_fd(), recursive, &change)
-            .doing(|| format!("set the propagation of {}", show(destination)))?;
+    propagate(tree.as_fd(), mount)?;
+    if let Some(label) = new.label.filter(|_| new.name == c"mqueue") {
+        set_label(&tree, label).doing(|| format!("set the SELinux label of {}", show(destination)))?;
     }
     if later {
         late.0.push((tree, destination.to_owned()));
@@ -192,19 +258,21 @@ fn superblock(
     new: &New<'_>,
     mode: Option<&CStr>,
     set: Attributes,
+    readonly: bool,
 ) -> Result<OwnedFd, (io::Error, Option<String>)> {
     let fs = Filesystem::open(new.name).map_err(|e| (e, None))?;
     let tree = (|| {
         if !new.source.is_empty() {
             fs.string(c"source", new.source)?;
         }
-        for option in new.options {
-            match &option.value {
-                Some(value) => fs.string(&option.key, value)?,
-                // What mount(2) ignores as an unknown default, fsconfig may not.
-                None if matches!(option.key.to_bytes(), b"async" | b"nomand" | b"silent") => {}
-                None => fs.flag(&option.key)?,
-            }
+        configure(&fs, new.options)?;
+        if readonly {
+            fs.flag(c"ro")?;
+        }
+        // Files of proc and sysfs have labels by their names, and mqueue takes none as an option.
+        let labelled = !matches!(new.name.to_bytes(), b"proc" | b"sysfs" | b"mqueue");
+        if let Some(label) = new.label.filter(|_| labelled) {
+            fs.string(c"context", label)?;
         }
         if let Some(mode) = mode {
             fs.string(c"mode", mode)?;
@@ -212,6 +280,12 @@ fn superblock(
         fs.mount(set)
     })();
     tree.map_err(|e| (e, fs.message()))
+}
+
+fn set_label(tree: &OwnedFd, label: &CStr) -> io::Result<()> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let directory = openat(tree, c".", flags, Mode::empty())?;
+    corten_sys::xattr::fset(&directory, b"security.selinux", label.to_bytes())
 }
 
 fn host_sysfs(set: Attributes) -> Result<OwnedFd> {

@@ -1,0 +1,86 @@
+//! Moves network devices of ours into the container's network namespace (runtime-spec, config-linux "Network
+//! Devices"): they keep their permanent global addresses, get their new names, and are set up.
+//!
+//! They never come back from a container that has lived: the kernel returns physical ones and destroys virtual
+//! ones when the namespace goes. Only a `create` that fails puts them where they were.
+
+use std::{
+    fs, io,
+    os::fd::{AsFd, OwnedFd},
+};
+
+use corten_sys::netlink::{Address, Link, Route};
+
+use crate::{Result, error::Doing, plan::NetDevice, undo::Undo};
+
+/// What is needed to put a device back.
+struct Moved {
+    before: Link,
+    addresses: Vec<Address>,
+    theirs: Route,
+    index: u32,
+}
+
+/// Moves all of them to `namespace`, and registers how to move them back.
+pub(crate) fn give(devices: &[NetDevice], namespace: &OwnedFd, undo: &mut Undo<'static>) -> Result<()> {
+    for device in devices {
+        let (host, name) = (&device.host, &device.name);
+        let doing = || format!("move the network device {host} to the container as {name}");
+        let moved = give_one(device, namespace).doing(doing)?;
+        undo.push(format!("take back the network device {host}"), move || {
+            let name = moved.before.name.clone();
+            take_back(moved).doing(|| format!("take back the network device {name}"))
+        });
+    }
+    Ok(())
+}
+
+fn give_one(device: &NetDevice, namespace: &OwnedFd) -> io::Result<Moved> {
+    let ours = Route::open()?;
+    let theirs = Route::open_in(namespace.as_fd())?;
+    let before = find(&ours, &device.host)?
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no such device"))?;
+    let there = theirs.links()?;
+    // The kernel would move it first and then not be able to name it.
+    if there.iter().any(|link| link.name == device.name) {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the name is taken in the container"));
+    }
+    let addresses = ours.addresses(before.index)?;
+    ours.set_up(before.index, false)?;
+    if let Err(e) = ours.move_to(before.index, &device.name, namespace.as_fd()) {
+        ours.set_up(before.index, before.up).ok(); // because why it couldn't be moved is what matters
+        return Err(e);
+    }
+    let new = theirs.links()?.into_iter().find(|link| there.iter().all(|old| old.index != link.index));
+    let new = new.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "it is gone after the move"))?;
+    let moved = Moved { before, addresses, theirs, index: new.index };
+    match settle(&moved.theirs, moved.index, &moved.addresses, true) {
+        Ok(()) => Ok(moved),
+        Err(e) => {
+            take_back(moved).ok(); // because the first failure is the one to tell
+            Err(e)
+        }
+    }
+}
+
+fn settle(route: &Route, index: u32, addresses: &[Address], up: bool) -> io::Result<()> {
+    for address in addresses {
+        route.add_address(index, address)?;
+    }
+    route.set_up(index, up)
+}
+
+fn take_back(moved: Moved) -> io::Result<()> {
+    let Moved { before, addresses, theirs, index } = moved;
+    let here = fs::File::open("/proc/thread-self/ns/net")?;
+    theirs.set_up(index, false)?;
+    theirs.move_to(index, &before.name, here.as_fd())?;
+    let ours = Route::open()?;
+    let back = find(&ours, &before.name)?
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "it is gone after the move"))?;
+    settle(&ours, back.index, &addresses, before.up)
+}
+
+fn find(route: &Route, name: &str) -> io::Result<Option<Link>> {
+    Ok(route.links()?.into_iter().find(|link| link.name == name))
+}
