@@ -16,11 +16,17 @@ mod root {
     pub(crate) mod exec;
     pub(crate) mod hooks;
     pub(crate) mod lifecycle;
+    pub(crate) mod mount_options;
     pub(crate) mod mounts;
     pub(crate) mod namespaces;
+    pub(crate) mod net_devices;
+    pub(crate) mod notify;
     pub(crate) mod process;
+    pub(crate) mod scheduling;
     pub(crate) mod security;
     pub(crate) mod terminal;
+    pub(crate) mod time;
+    pub(crate) mod unsupported;
 }
 
 /// One test on one runtime.
@@ -36,6 +42,12 @@ impl T<'_> {
             integration_support::skip(why);
         }
         self.rt.kind() == kind
+    }
+
+    /// True for the peers, which are too old in Debian 12 for what the test is about.
+    pub(crate) fn too_new_for_peers(&self, what: &str) -> bool {
+        let why = format!("{what} is newer than runc 1.1 and crun 1.8");
+        self.differs(Kind::Runc, &why) || self.differs(Kind::Crun, &why)
     }
 
     /// A bundle with the workload that runs `args`.

@@ -122,7 +122,8 @@ impl Route {
                 return None;
             }
             let kept = |(kind, _): &(u16, &[u8])| [IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST].contains(kind);
-            let attributes = all.into_iter().filter(kept).map(|(kind, value)| (kind, value.to_vec())).collect();
+            let attributes =
+                all.into_iter().filter(kept).map(|(kind, value)| (kind, value.to_vec())).collect();
             Some(Address { family, prefix, attributes })
         };
         Ok(messages.iter().filter_map(address).collect())

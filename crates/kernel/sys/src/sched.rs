@@ -63,8 +63,9 @@ pub fn set_affinity(cpus: &[u64]) -> io::Result<()> {
 /// # Errors
 /// EINVAL.
 pub fn set_memory_policy(mode: u32, nodes: &[u64]) -> io::Result<()> {
-    // The kernel takes the number of bits plus one.
-    let bits = if nodes.is_empty() { 0 } else { nodes.len() * 64 + 1 };
-    // SAFETY: the kernel reads at most `bits - 1` bits, which the slice has.
-    check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, nodes.as_ptr(), bits) }).map(drop)
+    // The kernel takes the number of bits plus one; and for none no mask at all, or it would be EINVAL.
+    let bits = nodes.len() * 64 + 1;
+    let mask = if nodes.is_empty() { std::ptr::null() } else { nodes.as_ptr() };
+    // SAFETY: the mask is null, or the kernel reads at most `bits - 1` bits of it, which the slice has.
+    check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, bits) }).map(drop)
 }

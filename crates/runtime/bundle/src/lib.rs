@@ -66,7 +66,11 @@ pub fn parse<T: serde::de::DeserializeOwned>(json: &[u8], path: &Path) -> Result
             && let Ok(parsed) = serde_json::from_value(document)
         {
             if !unknown.is_empty() {
-                tracing::warn!("{}: unknown capabilities are left out: {}", path.display(), unknown.join(", "));
+                tracing::warn!(
+                    "{}: unknown capabilities are left out: {}",
+                    path.display(),
+                    unknown.join(", ")
+                );
             }
             return Ok(parsed);
         }

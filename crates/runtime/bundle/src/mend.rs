@@ -37,7 +37,8 @@ pub(crate) fn mended(json: &[u8]) -> Option<(Value, Vec<String>)> {
             process.insert("user".to_owned(), json!({}));
             mended = true;
         }
-        let flags = process.get_mut("scheduler").and_then(|s| s.get_mut("flags")).and_then(Value::as_array_mut);
+        let flags =
+            process.get_mut("scheduler").and_then(|s| s.get_mut("flags")).and_then(Value::as_array_mut);
         for flag in flags.into_iter().flatten().filter(|flag| **flag == "SCHED_FLAG_DL_OVERRUN") {
             *flag = json!(LinuxSchedulerFlag::SchedFlagDLOverrun);
             mended = true;

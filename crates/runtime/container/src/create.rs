@@ -259,7 +259,9 @@ fn load(options: &CreateOptions) -> Result<(Bundle, Plan)> {
 /// What isn't wrong, but somebody may wonder about.
 fn remark(bundle: &Bundle, plan: &Plan) {
     for path in &plan.devices.left_out {
-        tracing::warn!("linux.devices: {path} is not made: /dev is bind mounted from the host, and has it or not");
+        tracing::warn!(
+            "linux.devices: {path} is not made: /dev is bind mounted from the host, and has it or not"
+        );
     }
     if tracing::enabled!(tracing::Level::DEBUG) {
         let json = fs::read(bundle.path.join("config.json")).unwrap_or_default();

@@ -38,8 +38,11 @@ impl Runtime {
         }
         let Some(target) = &now.init else { return Err(wrong()) };
         let problems = |problems| Error::Config { bundle: now.record.bundle.clone(), problems };
-        let plan =
-            plan::exec(&with_affinity(&options.process, &now.record.process), Circumstances { listen_fds: listen_fds() }).map_err(problems)?;
+        let plan = plan::exec(
+            &with_affinity(&options.process, &now.record.process),
+            Circumstances { listen_fds: listen_fds() },
+        )
+        .map_err(problems)?;
         support::process(&plan)?;
         let (child, ours) = spawn(&now, target, &plan, options)?;
         let pid = child.pid;

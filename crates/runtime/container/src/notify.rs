@@ -28,7 +28,8 @@ impl Agent {
     pub(crate) fn hand_over(&self, child: &Child, number: i32, state: &State) -> Result<()> {
         let listener = pidfd_getfd(child.pidfd.as_fd(), number)
             .doing(|| "get the seccomp listener out of the container (it takes CAP_SYS_PTRACE)".to_owned())?;
-        let doing = || format!("send the seccomp listener to linux.seccomp.listenerPath {}", self.path.display());
+        let doing =
+            || format!("send the seccomp listener to linux.seccomp.listenerPath {}", self.path.display());
         let json = self.process_state(child.pid, state).to_string();
         let mut socket = UnixStream::connect(&self.path).doing(doing)?;
         // The descriptor goes with the first bytes, whatever of them the socket takes at once.

@@ -26,7 +26,8 @@ pub(crate) fn root() -> Result<PathBuf> {
     let text = fs::read_to_string("/proc/self/mountinfo").doing(|| "read our mounts".to_owned())?;
     mounted(&text).ok_or_else(|| Error::Unsupported {
         field: "linux.intelRdt",
-        why: "no resctrl file system is mounted on this machine (mount -t resctrl resctrl /sys/fs/resctrl)".to_owned(),
+        why: "no resctrl file system is mounted on this machine (mount -t resctrl resctrl /sys/fs/resctrl)"
+            .to_owned(),
     })
 }
 
@@ -51,7 +52,8 @@ pub(crate) fn prepare(root: &Path, id: &str, plan: &RdtPlan) -> Result<Groups> {
 fn prepare_in(root: &Path, id: &str, plan: &RdtPlan, made: &mut Vec<PathBuf>) -> Result<Groups> {
     let group = match plan.clos.as_deref() {
         None if ["info", "mon_groups", "mon_data"].contains(&id) => {
-            let why = "a container of this id needs linux.intelRdt.closID: resctrl has a directory of that name";
+            let why =
+                "a container of this id needs linux.intelRdt.closID: resctrl has a directory of that name";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why))
                 .doing(|| format!("make a resource control group for {id}"));
         }
@@ -178,8 +180,13 @@ mod tests {
     fn a_group_of_its_own_is_made_and_removed() {
         let root = tree();
         let group = root.path().join("c1");
-        let groups = prepare(root.path(), "c1", &plan(None, &["L3:0=f\nMB:0=50", "L3:0=ff"], false)).expect("made");
-        assert_eq!(fs::read_to_string(group.join("schemata")).expect("schemata"), "L3:0=ff\n", "the last one counts");
+        let groups =
+            prepare(root.path(), "c1", &plan(None, &["L3:0=f\nMB:0=50", "L3:0=ff"], false)).expect("made");
+        assert_eq!(
+            fs::read_to_string(group.join("schemata")).expect("schemata"),
+            "L3:0=ff\n",
+            "the last one counts"
+        );
         groups.enter(42).expect("enter");
         assert_eq!(fs::read_to_string(group.join("tasks")).expect("tasks"), "42");
         for name in ["schemata", "tasks"] {
@@ -195,7 +202,11 @@ mod tests {
         let root = tree();
         let error = prepare(root.path(), "c1", &plan(Some("gold"), &[], false)).expect_err("it doesn't");
         assert_eq!(error.errno(), None);
-        assert!(crate::error::chain(&error).contains("gold: it doesn't exist"), "{}", crate::error::chain(&error));
+        assert!(
+            crate::error::chain(&error).contains("gold: it doesn't exist"),
+            "{}",
+            crate::error::chain(&error)
+        );
         assert!(!root.path().join("gold").exists());
         fs::create_dir(root.path().join("gold")).expect("mkdir");
         fs::write(root.path().join("gold/schemata"), "L3:0=1\n").expect("write");
@@ -207,7 +218,8 @@ mod tests {
     fn a_named_group_that_exists_must_have_the_schema() {
         let root = tree();
         fs::create_dir(root.path().join("gold")).expect("mkdir");
-        fs::write(root.path().join("gold/schemata"), "    L3:0=07f;1=0ff\n    MB:0= 20;1= 70\n").expect("write");
+        fs::write(root.path().join("gold/schemata"), "    L3:0=07f;1=0ff\n    MB:0= 20;1= 70\n")
+            .expect("write");
         for same in ["L3:0=7f", "L3:1=FF;0=7f\nMB:0=20;1=70"] {
             prepare(root.path(), "c1", &plan(Some("gold"), &[same], false)).expect(same);
         }

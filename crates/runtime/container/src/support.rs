@@ -58,14 +58,19 @@ pub(crate) fn joins(plan: &Plan, joins: &[(Namespaces, OwnedFd)]) -> Result<()> 
         let field = match *kind {
             Namespaces::NET if !plan.net_devices.is_empty() => "linux.netDevices",
             Namespaces::NET if sysctl(&[b"net/"]) => "linux.sysctl",
-            Namespaces::IPC if sysctl(&[b"fs/mqueue/", b"kernel/msg", b"kernel/sem", b"kernel/shm"]) => "linux.sysctl",
+            Namespaces::IPC if sysctl(&[b"fs/mqueue/", b"kernel/msg", b"kernel/sem", b"kernel/shm"]) => {
+                "linux.sysctl"
+            }
             Namespaces::UTS if plan.hostname.is_some() => "hostname",
             Namespaces::UTS if plan.domainname.is_some() || sysctl(&[b"kernel/domainname"]) => "domainname",
             Namespaces::USER if sysctl(&[b"user/"]) => "linux.sysctl",
             _ => continue,
         };
         if is_ours(*kind, file)? {
-            return Err(missing(field, "the namespace to join is the runtime's own: it would change the host"));
+            return Err(missing(
+                field,
+                "the namespace to join is the runtime's own: it would change the host",
+            ));
         }
     }
     Ok(())

@@ -14,6 +14,10 @@ crate::each_runtime!(
     start_container_runs_in_the_container,
     env_and_args,
     a_failing_create_hook_undoes_everything,
+    a_failing_hook_is_followed_by_poststop,
+    a_failing_hook_of_start_destroys_the_container,
+    poststart_comes_after_the_program,
+    the_pid_is_that_of_the_hooks_namespace,
     a_failing_poststop_hook_is_a_warning,
     a_hook_that_hangs_is_killed,
     a_hook_that_ignores_its_input_is_fine,
@@ -107,6 +111,90 @@ fn a_failing_create_hook_undoes_everything(t: &T<'_>) -> Result<()> {
     Ok(())
 }
 
+/// runtime-spec: "continue the lifecycle at step 12": destroyed, and then poststop hooks.
+fn a_failing_hook_is_followed_by_poststop(t: &T<'_>) -> Result<()> {
+    if t.differs(Kind::Crun, "crun 1.8 runs no poststop hooks then") {
+        return Ok(());
+    }
+    for kind in ["prestart", "createRuntime", "createContainer", "startContainer"] {
+        let out = t.scope.path(&format!("after-{kind}"));
+        let bundle = Bundle::sh(t.scope, kind, "true")
+            .set(&format!("/hooks/{kind}"), hook("exit 3"))
+            .set("/hooks/poststop", hook(&format!("cat > {}", out.display())));
+        if kind == "startContainer" && t.differs(Kind::Runc, "runc 1.1 runs none after a failed start") {
+            return Ok(());
+        }
+        t.refused(bundle)?;
+        let state: Value = serde_json::from_str(&fs::read_to_string(&out)?)?;
+        ensure!(state["status"] == "stopped", "{kind}: {state}");
+    }
+    Ok(())
+}
+
+fn a_failing_hook_of_start_destroys_the_container(t: &T<'_>) -> Result<()> {
+    if t.differs(Kind::Runc, "runc leaves it stopped") || t.differs(Kind::Crun, "so does crun") {
+        return Ok(());
+    }
+    for kind in ["startContainer", "poststart"] {
+        let out = t.scope.path(&format!("after-{kind}"));
+        let bundle = Bundle::workload(t.scope, kind, &["sleep"])
+            .edit(|config| config["hooks"] = json!({kind: hook("echo no way >&2; exit 3")}))
+            .set("/hooks/poststop", hook(&format!("echo x > {}", out.display())));
+        let bundle = if kind == "startContainer" {
+            Bundle::sh(t.scope, "sc", "sleep 1000")
+                .edit(|config| config["hooks"] = bundle.config()["hooks"].clone())
+        } else {
+            bundle
+        };
+        let container = t.rt.create(&bundle.write()?, &[])?;
+        has_one(&container.call(&["start"])?.err()?.stderr, &["no way"])?;
+        ensure!(out.exists(), "{kind}: no poststop hook has run");
+        container.call(&["state"])?.err()?;
+    }
+    Ok(())
+}
+
+fn poststart_comes_after_the_program(t: &T<'_>) -> Result<()> {
+    if t.differs(Kind::Runc, "runc 1.1 runs it before the program")
+        || t.differs(Kind::Crun, "so does crun 1.8")
+    {
+        return Ok(());
+    }
+    let out = t.scope.path("program");
+    // What runs at that pid when the hook does: the state says the pid.
+    let script = format!(
+        "pid=$(sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/'); tr '\\0' ' ' < /proc/$pid/cmdline > {}",
+        out.display()
+    );
+    let bundle = t.workload(&["sleep"]).set("/hooks/poststart", hook(&script));
+    let container = t.start(bundle)?;
+    let program = fs::read_to_string(&out)?;
+    ensure!(program.starts_with("/bin/workload sleep"), "{program:?}");
+    container.delete(&["--force"])
+}
+
+fn the_pid_is_that_of_the_hooks_namespace(t: &T<'_>) -> Result<()> {
+    if t.differs(Kind::Runc, "runc 1.1 says 0 inside")
+        || t.differs(Kind::Crun, "crun 1.8 says the host's inside")
+    {
+        return Ok(());
+    }
+    let dir = t.scope.make_dir("pids")?;
+    let at = dir.to_string_lossy().into_owned();
+    let mut bundle = t.sh("sleep 1000").mount("bind", &at, &at, &["bind"]);
+    for kind in ["createRuntime", "createContainer", "startContainer"] {
+        bundle = bundle.set(&format!("/hooks/{kind}"), hook(&format!("cat > {at}/{kind}")));
+    }
+    let container = t.start(bundle)?;
+    let pid = |kind: &str| -> Result<Value> {
+        let state: Value = serde_json::from_str(&fs::read_to_string(dir.join(kind))?)?;
+        Ok(state["pid"].clone())
+    };
+    ensure!(pid("createRuntime")? == container.pid()?, "{}", pid("createRuntime")?);
+    ensure!(pid("createContainer")? == 1 && pid("startContainer")? == 1);
+    container.delete(&["--force"])
+}
+
 fn a_failing_poststop_hook_is_a_warning(t: &T<'_>) -> Result<()> {
     let container = t.start(t.workload(&["exit", "0"]).set("/hooks/poststop", hook("exit 3")))?;
     container.wait_status("stopped")?;
@@ -117,10 +205,8 @@ fn a_failing_poststop_hook_is_a_warning(t: &T<'_>) -> Result<()> {
 fn a_hook_that_hangs_is_killed(t: &T<'_>) -> Result<()> {
     let hook = json!([{"path": "/bin/busybox", "args": ["busybox", "sleep", "1000"], "timeout": 1}]);
     let bundle = t.workload(&["exit", "0"]).set("/hooks/createRuntime", hook);
-    let started = std::time::Instant::now();
-    t.refused(bundle)?;
-    ensure!(started.elapsed().as_secs() < 10);
-    Ok(())
+    // It would take longer than anybody waits.
+    t.refused(bundle).map(drop)
 }
 
 fn a_hook_that_ignores_its_input_is_fine(t: &T<'_>) -> Result<()> {

@@ -30,12 +30,15 @@ crate::each_runtime!(
     shared_mounts_go_out,
     nothing_of_the_host_is_mounted,
     root_propagation,
+    root_propagation_of_every_kind,
+    masked_directories_share_one_file_system,
     mqueue_and_shm_work,
+    cgroup2_is_version_2_also_on_a_hybrid_machine,
     cgroup_mount_shows_only_its_own,
 );
 
 /// The line of a mount in the container's mountinfo.
-fn line<'t>(mountinfo: &'t str, target: &str) -> Result<&'t str> {
+pub(crate) fn line<'t>(mountinfo: &'t str, target: &str) -> Result<&'t str> {
     let mut lines = mountinfo.lines().rev();
     lines
         .find(|l| l.split(' ').nth(4) == Some(target))
@@ -43,7 +46,7 @@ fn line<'t>(mountinfo: &'t str, target: &str) -> Result<&'t str> {
 }
 
 /// The per-mount options of a line.
-fn options(line: &str) -> Vec<&str> {
+pub(crate) fn options(line: &str) -> Vec<&str> {
     line.split(' ').nth(5).unwrap_or_default().split(',').collect()
 }
 
@@ -100,11 +103,11 @@ fn bind_file_onto_a_new_file(t: &T<'_>) -> Result<()> {
     Ok(())
 }
 
-fn mount_tmpfs(dir: &std::path::Path) -> Result<()> {
+pub(crate) fn mount_tmpfs(dir: &std::path::Path) -> Result<()> {
     run(Command::new("mount").args(["-t", "tmpfs", "t1-test"]).arg(dir))?.ok().map(drop)
 }
 
-fn umount(dir: &std::path::Path) -> Result<()> {
+pub(crate) fn umount(dir: &std::path::Path) -> Result<()> {
     run(Command::new("umount").arg(dir))?.ok().map(drop)
 }
 
@@ -300,6 +303,51 @@ fn root_propagation(t: &T<'_>) -> Result<()> {
     let bundle = t.workload(&["mounts"]).set("/linux/rootfsPropagation", json!("rslave"));
     let out = t.out(bundle)?;
     line(&out, "/proc").map(drop)
+}
+
+fn root_propagation_of_every_kind(t: &T<'_>) -> Result<()> {
+    // (The optional fields of the root's line in mountinfo.)
+    for (kind, tag) in [("private", ""), ("shared", "shared:"), ("unbindable", "unbindable")] {
+        if t.differs(integration_support::Kind::Runc, "runc 1.1 leaves a shared root private")
+            || t.differs(integration_support::Kind::Crun, "crun 1.8 as well")
+        {
+            return Ok(());
+        }
+        let bundle = Bundle::workload(t.scope, kind, &["mounts"]);
+        let out = t.out(bundle.set("/linux/rootfsPropagation", json!(kind)))?;
+        let root = line(&out, "/")?;
+        let (left, _) = root.split_once(" - ").context("no separator")?;
+        let optional: Vec<_> = left.split(' ').skip(6).collect();
+        match tag {
+            "" => ensure!(optional.is_empty(), "{kind}: {root}"),
+            tag => ensure!(optional.iter().any(|field| field.starts_with(tag)), "{kind}: {root}"),
+        }
+    }
+    Ok(())
+}
+
+/// A file system each would cost a machine with many CPUs hundreds of them.
+fn masked_directories_share_one_file_system(t: &T<'_>) -> Result<()> {
+    if t.too_new_for_peers("one file system for all masks") {
+        return Ok(());
+    }
+    let bundle = t.workload(&["all", "mounts", ",", "ls", "/etc", ",", "mkdir", "/usr/bin/x"]);
+    let out = t.out(bundle.set("/linux/maskedPaths", json!(["/etc", "/usr/bin", "/etc/none"])))?;
+    let device = |target| Ok::<_, anyhow::Error>(line(&out, target)?.split(' ').nth(2).unwrap_or_default());
+    ensure!(device("/etc")? == device("/usr/bin")?, "{out}");
+    has(&out, "mkdir: EROFS")
+}
+
+fn cgroup2_is_version_2_also_on_a_hybrid_machine(t: &T<'_>) -> Result<()> {
+    let hybrid = std::path::Path::new("/sys/fs/cgroup/unified/cgroup.procs").exists();
+    if !hybrid && !std::path::Path::new("/sys/fs/cgroup/cgroup.procs").exists() {
+        integration_support::skip("this machine has no cgroup v2");
+        return Ok(());
+    }
+    let bundle = t.workload(&["all", "mounts", ",", "ls", "/two"]);
+    let out = t.out(bundle.mount("cgroup2", "cgroup2", "/two", &["nosuid", "noexec", "nodev", "ro"]))?;
+    has(line(&out, "/two")?, " - cgroup2 ")?;
+    has(&out, "cgroup.procs")
 }
 
 fn mqueue_and_shm_work(t: &T<'_>) -> Result<()> {

@@ -29,7 +29,10 @@ pub(super) fn plan(linux: &Linux, problems: &mut Problems) -> Option<RdtPlan> {
     if let Some(text) = &bandwidth
         && (!text.starts_with("MB:") || text.contains('\n'))
     {
-        problems.add("linux.intelRdt.memBwSchema", format_args!("{text:?} must be one line that begins with MB:"));
+        problems.add(
+            "linux.intelRdt.memBwSchema",
+            format_args!("{text:?} must be one line that begins with MB:"),
+        );
     }
     if let Some(text) = &l3
         && text.lines().any(|line| !(line.starts_with("L3") || line.starts_with("MB:")))
@@ -46,7 +49,8 @@ pub(super) fn plan(linux: &Linux, problems: &mut Problems) -> Option<RdtPlan> {
     }
     for (i, line) in rdt.schemata().iter().flatten().enumerate() {
         if !line.contains(':') {
-            problems.add(&format!("linux.intelRdt.schemata[{i}]"), format_args!("{line:?} names no resource"));
+            problems
+                .add(&format!("linux.intelRdt.schemata[{i}]"), format_args!("{line:?} names no resource"));
         }
     }
     let last = rdt.schemata().as_deref().unwrap_or_default().join("\n");

@@ -65,12 +65,12 @@ fn what_nobody_would_do_is_refused() {
         ("/linux/intelRdt", json!({"schemata": ["0=f"]}), "linux.intelRdt.schemata[0]"),
         ("/linux/netDevices", json!({"eth1": {"name": "a/b"}}), "linux.netDevices[\"eth1\"]"),
         ("/linux/netDevices", json!({"a": {"name": "c"}, "b": {"name": "c"}}), "linux.netDevices"),
+        ("/linux/timeOffsets", json!({"monotonic": {"nanosecs": 1_000_000_000_u32}}), "linux.timeOffsets"),
         (
-            "/linux/timeOffsets",
-            json!({"monotonic": {"nanosecs": 1_000_000_000_u32}}),
-            "linux.timeOffsets",
+            "/linux/devices",
+            json!([{"path": "/dev/x", "type": "c", "major": -1, "minor": 0}]),
+            "linux.devices[0]",
         ),
-        ("/linux/devices", json!([{"path": "/dev/x", "type": "c", "major": -1, "minor": 0}]), "linux.devices[0]"),
         ("/process/ioPriority", json!({"class": "IOPRIO_CLASS_BE", "priority": 8}), "process.ioPriority"),
         ("/process/execCPUAffinity", json!({"initial": "3-1"}), "process.execCPUAffinity.initial"),
         ("/linux/memoryPolicy", json!({"mode": "MPOL_BIND", "nodes": "x"}), "linux.memoryPolicy.nodes"),
@@ -134,7 +134,16 @@ fn every_mount_option_of_the_specification_is_known() {
         symfollow ratime rdev rdiratime rexec rnoatime rnodev rnodiratime rnoexec rnorelatime rnostrictatime rnosuid
         rnosymfollow rrelatime rro rrw rstrictatime rsuid rsymfollow idmap ridmap mand nomand tmpcopyup";
     const OF_ALL_FILE_SYSTEMS: [&str; 10] = [
-        "async", "dirsync", "iversion", "lazytime", "mand", "nolazytime", "nomand", "silent", "sync", "size=1k",
+        "async",
+        "dirsync",
+        "iversion",
+        "lazytime",
+        "mand",
+        "nolazytime",
+        "nomand",
+        "silent",
+        "sync",
+        "size=1k",
     ];
     for option in ALL.split_whitespace().chain(["size=1k"]) {
         let mut parsed = mounts::Options::default();

@@ -55,7 +55,12 @@ fn source(device: &Device) -> Result<Option<OwnedFd>> {
         let text = format!("it isn't {}:{} there", device.major, device.minor);
         Err(io::Error::new(io::ErrorKind::InvalidInput, text))
     };
-    let doing = || format!("bind mount the host's device {} (no node can be made in a user namespace)", show(&device.path));
+    let doing = || {
+        format!(
+            "bind mount the host's device {} (no node can be made in a user namespace)",
+            show(&device.path)
+        )
+    };
     open().map(Some).doing(doing)
 }
 

@@ -18,9 +18,11 @@ pub(crate) fn apply(process: &ProcessPlan) -> Result<()> {
     let proc = private_proc().doing(|| "mount a private procfs".to_owned())?;
     if let Some(profile) = &process.apparmor {
         let value = format!("exec {profile}");
-        attr(&proc, "apparmor/exec", &value).or_else(|_| attr(&proc, "exec", &value)).doing(|| {
-            format!("ask for the AppArmor profile {profile:?} (is AppArmor on, the profile loaded?)")
-        })?;
+        match attr(&proc, "apparmor/exec", &value).or_else(|_| attr(&proc, "exec", &value)) {
+            // Where there is no AppArmor, everything is. (That it isn't there was found out before.)
+            Err(e) if profile == "unconfined" && e.kind() != std::io::ErrorKind::PermissionDenied => {}
+            other => other.doing(|| format!("ask for the AppArmor profile {profile:?} (is it loaded?)"))?,
+        }
     }
     if let Some(label) = &process.selinux {
         attr(&proc, "keycreate", label)
