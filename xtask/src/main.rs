@@ -14,14 +14,16 @@ mod quickstart;
 mod run;
 mod setup;
 mod test;
+mod vm;
 
 const HELP: &str = "\
 cargo xtask COMMAND
 
   quickstart           build, start everything privately, run a pod from a real registry, clean up (root)
-  test                 all that CI runs: check, then root
+  test                 all that CI runs: check, root, vm
   test check           the same as `check`
   test root [FILTER]   build, then the privileged tests, one after the other (root)
+  test vm [FILTER]     build, then the runtime's privileged tests on cgroup v2, in virtual machines (root)
   check                format, clippy, layers, unit tests
   layers               fail on a dependency that points upwards
   build                release binaries into target/bin
@@ -40,6 +42,7 @@ fn main() -> Result<()> {
         ["layers"] => layers::check(),
         ["test"] => test::all(),
         ["test", "root", filter @ ..] => test::root(filter),
+        ["test", "vm", filter @ ..] => vm::vm(filter),
         #[cfg(feature = "codegen")]
         ["codegen", rest @ ..] => codegen::run(rest.contains(&"--check")),
         #[cfg(not(feature = "codegen"))]

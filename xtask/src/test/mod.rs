@@ -13,11 +13,12 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::run::{cargo, root as repository};
-use crate::{build, check, setup};
+use crate::{build, check, setup, vm};
 
 mod runner;
 
-use runner::{Setting, TestBinary};
+use runner::Setting;
+pub(crate) use runner::{TestBinary, closing_line};
 
 /// What the test binaries of a lane need.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,9 +32,19 @@ pub(crate) enum Needs {
 /// The counts of a lane.
 #[derive(Default, Clone, Copy)]
 pub(crate) struct Counts {
-    passed: u32,
-    failed: u32,
-    skipped: u32,
+    pub(crate) passed: u32,
+    pub(crate) failed: u32,
+    pub(crate) skipped: u32,
+}
+
+impl std::iter::Sum for Counts {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, one| Self {
+            passed: sum.passed + one.passed,
+            failed: sum.failed + one.failed,
+            skipped: sum.skipped + one.skipped,
+        })
+    }
 }
 
 impl Counts {
@@ -62,11 +73,12 @@ pub(crate) fn all() -> Result<()> {
     // Before the check lane: some of its tests compare with Debian's libraries where they are installed.
     prepare()?;
     check::check()?;
-    root(&[])
+    root(&[])?;
+    vm::vm(&[])
 }
 
 /// What the root lane needs of the machine.
-fn prepare() -> Result<()> {
+pub(crate) fn prepare() -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("the root lane creates containers: run it as root (`cargo xtask check` is for everybody)");
     }
@@ -115,7 +127,7 @@ fn run_in(needs: Needs, filter: &[&str], bin: Option<PathBuf>) -> Result<Counts>
 }
 
 /// Builds every test and returns those of the lane, in the order of their names.
-fn test_binaries(needs: Needs) -> Result<Vec<TestBinary>> {
+pub(crate) fn test_binaries(needs: Needs) -> Result<Vec<TestBinary>> {
     eprintln!("+ cargo test --workspace --no-run");
     let mut command = cargo(&[
         "test",

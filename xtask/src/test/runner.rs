@@ -23,9 +23,10 @@ const SILENCE: Duration = Duration::from_secs(300);
 const RETRIES: usize = 2;
 
 /// A test binary, and how it is to be run.
-pub(super) struct TestBinary {
-    pub(super) name: String,
-    pub(super) path: PathBuf,
+#[derive(Debug)]
+pub(crate) struct TestBinary {
+    pub(crate) name: String,
+    pub(crate) path: PathBuf,
     pub(super) directory: PathBuf,
 }
 
@@ -254,7 +255,7 @@ fn failures(text: &str) -> Vec<String> {
 }
 
 /// The counts in libtest's `test result: ok. 12 passed; 0 failed; 1 ignored; …`.
-fn closing_line(text: &str) -> Counts {
+pub(crate) fn closing_line(text: &str) -> Counts {
     let mut counts = Counts::default();
     let Some(line) = text.lines().rev().find(|line| line.starts_with("test result: ")) else { return counts };
     for part in line.split(['.', ';']) {

@@ -1,0 +1,89 @@
+//! `cargo xtask test vm`: the privileged tests on a machine with cgroup v2 alone, without and with systemd.
+//!
+//! The machine is a virtual one, emulated, made from Debian packages (see docs/decisions/0009-vm-lane.md). Its disks are
+//! never written to, so that every run begins with the same machine; both guests run side by side.
+
+mod image;
+mod job;
+mod machine;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+
+use crate::build;
+use crate::setup;
+use crate::test::{Counts, Needs, TestBinary, prepare, test_binaries};
+use image::{Image, Init};
+
+/// What a lane with guests needs of the machine, besides.
+const PACKAGES: [&str; 4] = ["qemu-system-x86", "mmdebstrap", "busybox-static", "e2fsprogs"];
+
+/// How long a guest may take for all of its tests.
+const LIMIT: Duration = Duration::from_secs(1200);
+
+/// A test binary that runs in guests.
+struct Test {
+    /// As the root lane names it.
+    name: &'static str,
+    /// Those of its tests that have one of these words in their names; without any, all.
+    words: &'static [&'static str],
+    guests: &'static [Init],
+}
+
+/// What runs in guests. The peers are for the root lane, and for those who ask for them by name.
+const TESTS: [Test; 2] = [
+    Test { name: "crates/runtime/cgroups root", words: &[], guests: &[Init::Plain, Init::Systemd] },
+    Test { name: "integration/runtime root", words: &[], guests: &[Init::Plain, Init::Systemd] },
+];
+
+/// Builds what is needed, then runs the tests whose names contain one of `filter` in both guests.
+pub(crate) fn vm(filter: &[&str]) -> Result<()> {
+    prepare()?;
+    setup::install(&PACKAGES)?;
+    // Who has built the binaries, quicker than they are shipped, says where they are.
+    let bin = std::env::var_os("CORTEN_BIN_DIR").map(PathBuf::from);
+    let bin = bin.map_or_else(build::build, Ok)?;
+    let tests = test_binaries(Needs::Root)?;
+    let dir = build::target_dir().join("vm");
+    let image = Image::ready(&dir)?;
+    let both = [Init::Plain, Init::Systemd].map(|init| (init, &image, &*dir));
+    // Emulation is bound to one core a guest.
+    let counts = std::thread::scope(|scope| {
+        let guests = both.map(|(init, image, dir)| {
+            let (tests, bin) = (&tests, &bin);
+            scope.spawn(move || guest(init, image, dir, tests, bin, filter))
+        });
+        let join = |guest: std::thread::ScopedJoinHandle<'_, Result<Counts>>| {
+            guest.join().map_err(|_| anyhow!("the thread of a guest panicked"))?
+        };
+        guests.map(join).into_iter().collect::<Result<Vec<_>>>()
+    })?;
+    counts.into_iter().sum::<Counts>().verdict()
+}
+
+/// Runs the tests of one guest.
+fn guest(
+    init: Init,
+    image: &Image,
+    dir: &Path,
+    tests: &[TestBinary],
+    bin: &Path,
+    filter: &[&str],
+) -> Result<Counts> {
+    let mut chosen = Vec::new();
+    for Test { name, words, guests } in TESTS {
+        let test = tests.iter().find(|test| test.name == name);
+        let test = test.with_context(|| format!("there is no test binary {name:?} any more"))?;
+        if guests.contains(&init) {
+            chosen.push(job::Chosen::new(test, if filter.is_empty() { words } else { filter }));
+        }
+    }
+    let started = Instant::now();
+    let disk = job::Disk::make(dir, init, &chosen, bin)?;
+    let said = machine::run(image, init, disk.path(), LIMIT, dir)?;
+    let counts = job::report(init, &chosen, &said);
+    eprintln!("the {} guest took {:.0} s", init.name(), started.elapsed().as_secs_f64());
+    Ok(counts)
+}
