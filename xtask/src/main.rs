@@ -20,7 +20,7 @@ const HELP: &str = "\
 cargo xtask COMMAND
 
   quickstart           build, start everything privately, run a pod from a real registry, clean up (root)
-  test                 all that CI runs: check, root, vm
+  test                 all that CI runs: check, root
   test check           the same as `check`
   test root [FILTER]   build, then the privileged tests, one after the other (root)
   test vm [FILTER]     build, then the runtime's privileged tests on cgroup v2, in virtual machines (root)

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::run::{cargo, root as repository};
-use crate::{build, check, setup, vm};
+use crate::{build, check, setup};
 
 mod runner;
 
@@ -73,8 +73,7 @@ pub(crate) fn all() -> Result<()> {
     // Before the check lane: some of its tests compare with Debian's libraries where they are installed.
     prepare()?;
     check::check()?;
-    root(&[])?;
-    vm::vm(&[])
+    root(&[])
 }
 
 /// What the root lane needs of the machine.
