@@ -23,6 +23,7 @@ cargo xtask COMMAND
   test                 all that CI runs: check, root
   test check           the same as `check`
   test root [FILTER]   build, then the privileged tests, one after the other (root)
+  test interop [FILTER]  only those with Debian's containerd, podman and Docker (root)
   test vm [FILTER]     build, then the runtime's privileged tests on cgroup v2, in virtual machines (root)
   check                format, clippy, layers, unit tests
   layers               fail on a dependency that points upwards
@@ -42,6 +43,7 @@ fn main() -> Result<()> {
         ["layers"] => layers::check(),
         ["test"] => test::all(),
         ["test", "root", filter @ ..] => test::root(filter),
+        ["test", "interop", filter @ ..] => test::interop(filter),
         ["test", "vm", filter @ ..] => vm::vm(filter),
         #[cfg(feature = "codegen")]
         ["codegen", rest @ ..] => codegen::run(rest.contains(&"--check")),

@@ -1,5 +1,8 @@
 //! What is needed from Debian, and installing it.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -19,6 +22,10 @@ pub(crate) const QUICKSTART: [&str; 6] = [
 /// What the privileged tests need besides: peers to compare with.
 pub(crate) const TESTS: [&str; 6] = ["runc", "crun", "apache2-utils", "libseccomp-dev", "procps", "attr"];
 
+/// What the tests with real engines need.
+pub(crate) const INTEROP: [&str; 7] =
+    ["containerd", "podman", "docker.io", "runc", "criu", "docker-registry", "busybox-static"];
+
 /// What the benchmarks need.
 pub(crate) const BENCH: [&str; 4] = ["runc", "crun", "busybox-static", "time"];
 
@@ -35,10 +42,39 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
         command
     };
     run(apt().args(["update", "-q"])).context("is this a Debian machine with a package source?")?;
+    let quiet = NoServices::forbid()?;
     run(apt().args(["install", "-y", "-q", "--no-install-recommends"]).args(&missing))?;
+    drop(quiet);
     match missing.iter().find(|package| !installed(package)) {
         Some(package) => bail!("apt-get succeeded, but {package} isn't installed"),
         None => Ok(()),
+    }
+}
+
+/// While this lives, no package starts a service: tests start their own, and a machine's must not be in their way.
+struct NoServices(Option<&'static Path>);
+
+/// Debian's packages ask it before they start anything; 101 is no.
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+
+impl NoServices {
+    fn forbid() -> Result<Self> {
+        let path = Path::new(POLICY);
+        if path.exists() {
+            return Ok(Self(None)); // the machine's own policy
+        }
+        fs::write(path, "#!/bin/sh\nexit 101\n").with_context(|| format!("can't write {POLICY}"))?;
+        let forbidden = Self(Some(path));
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
+        Ok(forbidden)
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if let Some(path) = self.0 {
+            fs::remove_file(path).ok(); // because there is nobody to tell
+        }
     }
 }
 

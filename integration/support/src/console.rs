@@ -49,7 +49,7 @@ impl ConsoleSocket {
         let Some(master) = fds.into_iter().next() else {
             bail!("the runtime sent a message without a descriptor")
         };
-        Ok(Console { master: File::from(master), seen: String::new() })
+        Ok(Console::new(File::from(master)))
     }
 }
 
@@ -61,6 +61,12 @@ pub struct Console {
 }
 
 impl Console {
+    /// The console whose master side is `master`.
+    #[must_use]
+    pub fn new(master: File) -> Self {
+        Self { master, seen: String::new() }
+    }
+
     /// Types `text`.
     ///
     /// # Errors

@@ -20,6 +20,9 @@ mod runner;
 use runner::Setting;
 pub(crate) use runner::{TestBinary, closing_line};
 
+/// Cargo's option for all packages.
+pub(crate) const EVERYTHING: &[&str] = &["--workspace"];
+
 /// What the test binaries of a lane need.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Needs {
@@ -81,26 +84,35 @@ pub(crate) fn prepare() -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("the root lane creates containers: run it as root (`cargo xtask check` is for everybody)");
     }
-    setup::install(&[&setup::QUICKSTART[..], &setup::TESTS].concat())
+    setup::install(&[&setup::QUICKSTART[..], &setup::TESTS, &setup::INTEROP].concat())
 }
 
 /// Builds the binaries, then runs the privileged tests whose names contain one of `filter`.
 pub(crate) fn root(filter: &[&str]) -> Result<()> {
+    privileged(EVERYTHING, filter)
+}
+
+/// The part of the root lane with Debian's containerd, podman and Docker.
+pub(crate) fn interop(filter: &[&str]) -> Result<()> {
+    privileged(&["--package", "integration-interop"], filter)
+}
+
+fn privileged(packages: &[&str], filter: &[&str]) -> Result<()> {
     prepare()?;
     let bin = build::build()?;
-    run_in(Needs::Root, filter, Some(bin))?.verdict()
+    run_in(Needs::Root, packages, filter, Some(bin))?.verdict()
 }
 
 /// Builds and runs the tests of a lane that needs no binaries.
 pub(crate) fn run(needs: Needs, filter: &[&str]) -> Result<Counts> {
-    run_in(needs, filter, None)
+    run_in(needs, EVERYTHING, filter, None)
 }
 
-fn run_in(needs: Needs, filter: &[&str], bin: Option<PathBuf>) -> Result<Counts> {
+fn run_in(needs: Needs, packages: &[&str], filter: &[&str], bin: Option<PathBuf>) -> Result<Counts> {
     let mut total = Counts::default();
     let (mut failed, mut flaky) = (Vec::new(), Vec::new());
     let setting = Setting { filter, bin: bin.as_ref(), lane: "root" };
-    for test in test_binaries(needs)? {
+    for test in test_binaries(needs, packages)? {
         let started = Instant::now();
         let outcome = test.run(&setting)?;
         let counts = outcome.counts;
@@ -125,17 +137,11 @@ fn run_in(needs: Needs, filter: &[&str], bin: Option<PathBuf>) -> Result<Counts>
     Ok(total)
 }
 
-/// Builds every test and returns those of the lane, in the order of their names.
-pub(crate) fn test_binaries(needs: Needs) -> Result<Vec<TestBinary>> {
-    eprintln!("+ cargo test --workspace --no-run");
-    let mut command = cargo(&[
-        "test",
-        "--workspace",
-        "--locked",
-        "--no-run",
-        "--message-format",
-        "json-render-diagnostics",
-    ]);
+/// Builds the packages' tests and returns those of the lane, in the order of their names.
+pub(crate) fn test_binaries(needs: Needs, packages: &[&str]) -> Result<Vec<TestBinary>> {
+    eprintln!("+ cargo test {} --no-run", packages.join(" "));
+    let mut command = cargo(&["test"]);
+    command.args(packages).args(["--locked", "--no-run", "--message-format", "json-render-diagnostics"]);
     let mut child = command.stdout(Stdio::piped()).spawn().context("can't start cargo")?;
     let stdout = child.stdout.take().context("cargo has no standard output")?;
     let mut found = Vec::new();

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, anyhow};
 
 use crate::build;
 use crate::setup;
-use crate::test::{Counts, Needs, TestBinary, prepare, test_binaries};
+use crate::test::{Counts, EVERYTHING, Needs, TestBinary, prepare, test_binaries};
 use image::{Image, Init};
 
 /// What a lane with guests needs of the machine, besides.
@@ -45,7 +45,7 @@ pub(crate) fn vm(filter: &[&str]) -> Result<()> {
     // Who has built the binaries, quicker than they are shipped, says where they are.
     let bin = std::env::var_os("CORTEN_BIN_DIR").map(PathBuf::from);
     let bin = bin.map_or_else(build::build, Ok)?;
-    let tests = test_binaries(Needs::Root)?;
+    let tests = test_binaries(Needs::Root, EVERYTHING)?;
     let dir = build::target_dir().join("vm");
     let image = Image::ready(&dir)?;
     let both = [Init::Plain, Init::Systemd].map(|init| (init, &image, &*dir));
