@@ -20,7 +20,8 @@ pub(crate) const QUICKSTART: [&str; 6] = [
 ];
 
 /// What the privileged tests need besides: peers to compare with.
-pub(crate) const TESTS: [&str; 6] = ["runc", "crun", "apache2-utils", "libseccomp-dev", "procps", "attr"];
+pub(crate) const TESTS: [&str; 7] =
+    ["runc", "crun", "apache2-utils", "libseccomp-dev", "procps", "attr", "uidmap"];
 
 /// What the tests with real engines need.
 pub(crate) const INTEROP: [&str; 7] =

@@ -22,11 +22,13 @@ mod root {
     pub(crate) mod net_devices;
     pub(crate) mod notify;
     pub(crate) mod process;
+    pub(crate) mod rootless;
     pub(crate) mod scheduling;
     pub(crate) mod security;
     pub(crate) mod terminal;
     pub(crate) mod time;
     pub(crate) mod unsupported;
+    pub(crate) mod userns;
 }
 
 /// One test on one runtime.

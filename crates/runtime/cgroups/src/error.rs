@@ -102,6 +102,19 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether what was to be done needs privileges that we don't have, or a cgroup file system that isn't there.
+    #[must_use]
+    pub fn is_permission(&self) -> bool {
+        use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+        match self {
+            Self::NotMounted => true,
+            Self::Io { source, .. } | Self::Write { source, .. } | Self::DeviceProgram { source, .. } => {
+                matches!(source.kind(), PermissionDenied | ReadOnlyFilesystem)
+            }
+            _ => false,
+        }
+    }
+
     /// Makes [`Error::Io`] of an I/O error: for `map_err`.
     pub(crate) fn io(operation: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();

@@ -23,6 +23,9 @@ impl Cgroup {
     /// [`Error::Io`].
     pub fn pids(&self) -> Result<Vec<i32>> {
         let mut pids = Vec::new();
+        if self.is_none() {
+            return Ok(pids);
+        }
         // Processes may sit in a deeper cgroup of one hierarchy only, but then this one's is above it.
         collect(self.members(), &mut pids)?;
         pids.sort_unstable();
@@ -50,6 +53,9 @@ impl Cgroup {
     /// # Errors
     /// [`Error::Io`], [`Error::Write`].
     pub fn kill(&self) -> Result<()> {
+        if self.is_none() {
+            return Ok(());
+        }
         let killed = match self.v2() {
             Some(dir) => match file::try_write(&dir.join("cgroup.kill"), "1") {
                 Ok(()) => true,

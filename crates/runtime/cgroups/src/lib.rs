@@ -58,6 +58,19 @@ impl Cgroup {
         &self.path
     }
 
+    /// No cgroup at all, for a container whose runtime may make none: entering, killing and removing it do nothing,
+    /// and what can't be done without a cgroup fails. `path` is where it would have been.
+    #[must_use]
+    pub fn none(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), dirs: Vec::new() }
+    }
+
+    /// Whether this is [`Self::none`].
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.dirs.is_empty()
+    }
+
     /// Whether this machine has cgroup v2 only.
     #[must_use]
     pub fn is_unified(&self) -> bool {
@@ -87,6 +100,7 @@ impl Cgroup {
 
     /// The directory whose cgroup.procs says who is in it.
     fn members(&self) -> &Path {
+        // Never asked of `none`.
         self.v2()
             .or_else(|| self.v1(Controllers::DEVICES))
             .or_else(|| self.dirs.first().map(|dir| &*dir.path))

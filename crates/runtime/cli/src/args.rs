@@ -31,15 +31,29 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
     pub(crate) log_format: LogFormat,
     /// Directory of the containers' state; should be lost at a reboot
-    #[arg(long, global = true, value_name = "DIR", default_value = "/run/corten/oci")]
+    #[arg(long, global = true, value_name = "DIR", default_value_os_t = default_root())]
     pub(crate) root: PathBuf,
     /// Let systemd make the cgroups (not supported yet)
     #[arg(long, global = true)]
     pub(crate) systemd_cgroup: bool,
-    /// Ignore cgroup permission errors: true, false or auto (only false and auto, as root, are supported yet)
+    /// Go without a cgroup where none may be made and no limits are asked for: true, false, or auto: unless root
     // Not global: `spec --rootless` is another flag.
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub(crate) rootless: String,
+}
+
+/// /run/corten/oci is root's. Users have a directory of their own, $XDG_RUNTIME_DIR; root of a user namespace is one
+/// of them, unless they say by $USER that they're root.
+fn default_root() -> PathBuf {
+    let user = || {
+        !nix::unistd::geteuid().is_root()
+            || std::env::var_os("USER").is_none_or(|user| user != "root")
+                && corten_container::in_user_namespace()
+    };
+    match std::env::var_os("XDG_RUNTIME_DIR").filter(|directory| !directory.is_empty()) {
+        Some(directory) if user() => PathBuf::from(directory).join("corten"),
+        _ => PathBuf::from("/run/corten/oci"),
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

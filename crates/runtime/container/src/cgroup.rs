@@ -33,7 +33,18 @@ pub(crate) fn place(runtime: &Runtime, linux: Option<&Linux>, id: &str) -> Resul
             source: "systemd's cgroup driver is not supported yet: use cgroupfs".into(),
         });
     }
-    Ok(given.map_or_else(|| Path::new("/corten").join(id), |path| Path::new("/").join(path)))
+    Ok(match given {
+        Some(path) if path.is_absolute() => path,
+        given => {
+            let name = given.unwrap_or_else(|| id.into());
+            let base = if runtime.is_rootless() { crate::rootless::base() } else { None };
+            match base {
+                Some(base) => base.join(name),
+                None if name == Path::new(id) => Path::new("/corten").join(id),
+                None => Path::new("/").join(name),
+            }
+        }
+    })
 }
 
 /// Kills what is in it, and removes it.

@@ -9,12 +9,15 @@ pub struct Runtime {
     pub root: PathBuf,
     /// Use systemd's cgroup driver (`slice:prefix:name` paths).
     pub systemd_cgroup: bool,
+    /// Whether a container may go without a cgroup where we may not make one and it has no limits; None: if
+    /// [`crate::is_limited`].
+    pub rootless: Option<bool>,
 }
 
 impl Runtime {
     /// The containers under `root`, with the cgroupfs driver.
     #[must_use]
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), systemd_cgroup: false }
+        Self { root: root.into(), systemd_cgroup: false, rootless: None }
     }
 }

@@ -25,14 +25,15 @@ use crate::{
     error::Doing,
     filter, hooks, net_devices,
     plan::{Circumstances, Mount, Plan},
+    privilege::{in_user_namespace, is_unprivileged},
     rdt::{self, Groups},
     record::{CREATING, FIFO, Home, Identity, Record, now, owner},
+    rootless,
     spawn::{
-        init::{Creation, Wires, waits_for_hooks},
+        init::{Creation, Sources, Wires, waits_for_hooks},
         parent::{Child, open_joins, spawn_create},
         sync::{self, FromInit, FromParent},
     },
-    steps::{dev, mount},
     support,
     undo::Undo,
 };
@@ -112,7 +113,11 @@ impl Runtime {
         let place = cgroup::place(self, linux, id)?;
         home.note_cgroup(&place)?;
         let resources = linux.and_then(|linux| linux.resources().clone()).unwrap_or_default();
-        let cgroup = Cgroup::create(&place, &resources).cgroup("create", &place)?;
+        let cgroup = if self.is_rootless() {
+            rootless::create(&place, linux, &resources)?
+        } else {
+            Cgroup::create(&place, &resources).cgroup("create", &place)?
+        };
         undo.push("remove the cgroup", {
             let cgroup = cgroup.clone();
             move || cgroup::destroy(&cgroup)
@@ -122,8 +127,8 @@ impl Runtime {
 
         let fifo = (mode == Mode::Create).then(|| make_fifo(&home)).transpose()?;
         let creation = Creation {
-            mounts: mount::open_sources(&plan, &|mount| idmap_namespace(&plan, mount))?,
-            devices: dev::open_sources(&plan)?,
+            // Without privileges nothing can be mounted before there is a user namespace: then init does it.
+            sources: (!is_unprivileged()).then(|| Sources::open(&plan)).transpose()?,
             keyring: keyring(id, options),
             no_pivot: options.no_pivot,
             state: initial_state(id, &bundle, &plan),
@@ -135,6 +140,7 @@ impl Runtime {
             entrance,
             born_there: false,
             joined: false,
+            unprivileged: is_unprivileged(),
             place,
             join: joins,
             console: console.map(OwnedFd::from),
@@ -147,7 +153,7 @@ impl Runtime {
         let killer = child.pidfd.try_clone().doing(|| "duplicate a pidfd".to_owned())?;
         let pid = child.pid;
         undo.push("kill init", move || crate::spawn::parent::kill(pid, &killer));
-        drop(creation.mounts);
+        drop(creation.sources);
         child.map_ids(&plan.namespaces)?;
         child.oom_score(plan.process.oom_score_adj)?;
         if let Some(groups) = &groups {
@@ -238,7 +244,11 @@ impl Made {
 fn load(options: &CreateOptions) -> Result<(Bundle, Plan)> {
     let bundle = Bundle::load(&options.bundle)
         .map_err(|e| Error::Bundle { path: options.bundle.clone(), source: e.into() })?;
-    let circumstances = Circumstances { listen_fds: listen_fds() };
+    let circumstances = Circumstances {
+        listen_fds: listen_fds(),
+        unprivileged: is_unprivileged(),
+        in_user_namespace: in_user_namespace(),
+    };
     let mut problems: Vec<String> = bundle.problems().iter().map(ToString::to_string).collect();
     match Plan::new(&bundle.path, &bundle.spec, circumstances) {
         Ok(plan) if problems.is_empty() => {
@@ -378,7 +388,7 @@ pub(crate) fn send_pidfd(path: &Path, pidfd: &OwnedFd) -> Result<()> {
 }
 
 /// A user namespace with the mappings that an id-mapped mount asks for.
-fn idmap_namespace(plan: &Plan, mount: &Mount) -> Result<OwnedFd> {
+pub(crate) fn idmap_namespace(plan: &Plan, mount: &Mount) -> Result<OwnedFd> {
     let own = (plan.namespaces.uid_map.clone(), plan.namespaces.gid_map.clone());
     let maps = mount.idmap.as_ref().and_then(|idmap| idmap.maps.clone()).unwrap_or(own);
     if maps.0.is_empty() {

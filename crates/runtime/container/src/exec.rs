@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use corten_sys::process::{Forked, Namespaces, setns};
+use corten_sys::process::{Forked, Namespaces, not_dumpable, setns};
 use oci_spec::runtime::Process;
 
 use crate::{
@@ -13,11 +13,12 @@ use crate::{
     filter,
     foreground::Foreground,
     plan::{self, Circumstances, ProcessPlan},
+    privilege::{in_user_namespace, is_unprivileged, may_set_groups},
     query::Now,
     record::Record,
     spawn::{
         init::{self, Wires},
-        parent::{Child, clone_into, kill},
+        parent::{Child, clone_into, kill, through_helper},
         sync::{self, Channel, FromInit, FromParent},
     },
     support,
@@ -38,11 +39,9 @@ impl Runtime {
         }
         let Some(target) = &now.init else { return Err(wrong()) };
         let problems = |problems| Error::Config { bundle: now.record.bundle.clone(), problems };
-        let plan = plan::exec(
-            &with_affinity(&options.process, &now.record.process),
-            Circumstances { listen_fds: listen_fds() },
-        )
-        .map_err(problems)?;
+        let circumstances = Circumstances { listen_fds: listen_fds(), ..Circumstances::default() };
+        let plan = plan::exec(&with_affinity(&options.process, &now.record.process), circumstances)
+            .map_err(problems)?;
         support::process(&plan)?;
         let (child, ours) = spawn(&now, target, &plan, options)?;
         let pid = child.pid;
@@ -70,20 +69,34 @@ fn spawn(now: &Now, target: &OwnedFd, plan: &ProcessPlan, options: &ExecOptions)
     let mut wires = wires(now, theirs, plan, options)?;
     let join = Namespaces::from_bits_retain(now.record.namespaces);
     let doing = || format!("enter container {}", now.home.id);
-    if join.contains(Namespaces::PID) {
-        // Our children are then born there; we ourselves stay where we are, and have no other children.
-        setns(target.as_fd(), Namespaces::PID).doing(doing)?;
-    }
-    match clone_into(&mut wires, Namespaces::empty()).doing(doing)? {
-        Forked::Parent { pid, pidfd } => {
-            let copy = pidfd.try_clone().doing(|| "duplicate a pidfd".to_owned())?;
-            Ok((Child { pid, pidfd, channel: ours }, copy))
+    // The container's own /proc could say anything; and what holds for its user namespace, holds for all below it.
+    let setgroups = !(join.contains(Namespaces::USER) || in_user_namespace())
+        || may_set_groups(&now.record.init.pid.to_string());
+    let child = if wires.unprivileged && join.contains(Namespaces::USER) {
+        // The other namespaces belong to the user namespace: it has to be entered first, and not by us.
+        let first = join & (Namespaces::USER | Namespaces::PID);
+        let enter = |wires: &Wires| init::enter_first(wires, plan, first, target);
+        let rest = join.difference(Namespaces::USER);
+        through_helper(ours, wires, Namespaces::empty(), enter, |wires| {
+            init::exec(wires, plan, (rest, target), setgroups)
+        })?
+    } else {
+        // Before there's a process of ours in the container: nobody there must look into it (CVE-2016-9962).
+        not_dumpable().doing(|| "become undumpable".to_owned())?;
+        if join.contains(Namespaces::PID) {
+            // Our children are then born there; we ourselves stay where we are, and have no other children.
+            setns(target.as_fd(), Namespaces::PID).doing(doing)?;
         }
-        Forked::Child => {
-            drop(ours);
-            init::live(wires, |wires| init::exec(wires, plan, join, target))
+        match clone_into(&mut wires, Namespaces::empty()).doing(doing)? {
+            Forked::Parent { pid, pidfd } => Child { pid, pidfd, channel: ours },
+            Forked::Child => {
+                drop(ours);
+                init::live(wires, |wires| init::exec(wires, plan, (join, target), setgroups))
+            }
         }
-    }
+    };
+    let copy = child.pidfd.try_clone().doing(|| "duplicate a pidfd".to_owned())?;
+    Ok((child, copy))
 }
 
 fn wires(now: &Now, channel: Channel, plan: &ProcessPlan, options: &ExecOptions) -> Result<Wires> {
@@ -106,6 +119,7 @@ fn wires(now: &Now, channel: Channel, plan: &ProcessPlan, options: &ExecOptions)
         entrance: entrance.cgroup("open", cgroup.path())?,
         born_there: false,
         joined: false,
+        unprivileged: is_unprivileged(),
         place: cgroup.path().to_owned(),
         join: Vec::new(),
         console: connect(options.console_socket.as_deref(), plan.terminal, !options.detach)?

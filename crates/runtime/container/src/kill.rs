@@ -14,7 +14,8 @@ impl Runtime {
     /// [`Error::NotFound`]; [`Error::Finished`] or [`Error::Status`] if the container is stopped.
     pub fn kill(&self, id: &str, signal: i32, all: bool) -> Result<()> {
         let now = self.now(id)?;
-        if all || shares_pids(&now) && signal == libc::SIGKILL {
+        // Without a cgroup init is all that we know of.
+        if !now.record.cgroup.is_none() && (all || shares_pids(&now) && signal == libc::SIGKILL) {
             return kill_all(&now, signal);
         }
         let Some(init) = &now.init else {

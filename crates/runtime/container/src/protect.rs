@@ -48,12 +48,23 @@ pub fn protect_executable() -> Result<()> {
     if statvfs(EXE).doing(doing)?.flags().contains(FsFlags::ST_RDONLY) {
         return Ok(());
     }
-    if std::fs::read_link(EXE).doing(doing)?.as_os_str().to_string_lossy().starts_with("/memfd:corten") {
+    if is_sealed().doing(doing)? {
         return Ok(());
     }
     // Without the privilege to clone mounts there's the copy, which needs none.
     let file = read_only().or_else(|_| copy()).doing(doing)?;
     Err(again(file.as_fd())).doing(doing)
+}
+
+const SEALS: SealFlag = SealFlag::F_SEAL_SEAL
+    .union(SealFlag::F_SEAL_SHRINK)
+    .union(SealFlag::F_SEAL_GROW)
+    .union(SealFlag::F_SEAL_WRITE);
+
+/// Whether we're the copy already. A file that can't be sealed isn't.
+fn is_sealed() -> io::Result<bool> {
+    let seals = fcntl(File::open(EXE)?, FcntlArg::F_GET_SEALS);
+    Ok(seals.is_ok_and(|seals| SealFlag::from_bits_truncate(seals).contains(SEALS)))
 }
 
 fn read_only() -> io::Result<OwnedFd> {
@@ -67,9 +78,7 @@ fn copy() -> io::Result<OwnedFd> {
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     let mut copy = File::from(memfd_create(COPY, flags)?);
     io::copy(&mut File::open(EXE)?, &mut copy)?;
-    let seals =
-        SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;
-    fcntl(&copy, FcntlArg::F_ADD_SEALS(seals))?;
+    fcntl(&copy, FcntlArg::F_ADD_SEALS(SEALS))?;
     // Executed through a descriptor that was never open for writing, or execve would call it busy.
     let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&copy));
     File::open(path).map(OwnedFd::from)

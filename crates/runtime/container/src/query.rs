@@ -5,7 +5,7 @@ use std::{fs, io, os::fd::OwnedFd};
 use oci_spec::runtime::Process;
 
 use crate::{
-    Result, Runtime, State, Status,
+    Error, Result, Runtime, State, Status,
     cgroup::CgroupDoing,
     error::{Doing, chain},
     record::{CREATING, FIFO, Home, Record},
@@ -41,7 +41,7 @@ impl Runtime {
     /// The container's state.
     ///
     /// # Errors
-    /// [`crate::Error::NotFound`], [`crate::Error::Record`].
+    /// [`Error::NotFound`], [`Error::Record`].
     pub fn state(&self, id: &str) -> Result<State> {
         self.now(id).map(|now| now.record.state(now.status))
     }
@@ -71,7 +71,7 @@ impl Runtime {
             match self.state(&id) {
                 Ok(state) => states.push(state),
                 // Being created or deleted just now.
-                Err(crate::Error::NotFound { .. } | crate::Error::InvalidId { .. }) => {}
+                Err(Error::NotFound { .. } | Error::InvalidId { .. }) => {}
                 Err(e) => tracing::warn!("{}", chain(&e)),
             }
         }
@@ -81,7 +81,7 @@ impl Runtime {
     /// The container's own `process`, as a template for [`Self::exec`].
     ///
     /// # Errors
-    /// [`crate::Error::NotFound`], [`crate::Error::Record`].
+    /// [`Error::NotFound`], [`Error::Record`].
     pub fn process(&self, id: &str) -> Result<Process> {
         Ok(Home::new(&self.root, id)?.load()?.process)
     }
@@ -89,9 +89,16 @@ impl Runtime {
     /// The pids of all processes of the container, in the caller's PID namespace.
     ///
     /// # Errors
-    /// [`crate::Error::Cgroup`].
+    /// [`Error::Cgroup`].
     pub fn processes(&self, id: &str) -> Result<Vec<i32>> {
         let record = Home::new(&self.root, id)?.load()?;
+        if record.cgroup.is_none() {
+            return Err(Error::Cgroup {
+                operation: "list the processes of",
+                path: record.cgroup.path().to_owned(),
+                source: "the container has none: it was created by a user who may make no cgroups".into(),
+            });
+        }
         record.cgroup.pids().cgroup("list the processes of", record.cgroup.path())
     }
 }

@@ -125,16 +125,21 @@ impl Home {
     /// Takes the id.
     pub(crate) fn make(&self) -> Result<()> {
         use std::os::unix::fs::DirBuilderExt;
-        let mut builder = fs::DirBuilder::new();
-        builder.mode(0o711);
-        let mut made = builder.create(&self.path);
+        // Ours alone: the record has the environment of the container's program.
+        let make = |path: &Path| fs::DirBuilder::new().mode(0o700).create(path);
+        let mut made = make(&self.path);
         if made.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
             && let Some(root) = self.path.parent()
         {
-            made = builder.recursive(true).create(root).and_then(|()| {
-                builder.recursive(false);
-                builder.create(&self.path)
+            // What is above may have to be passed by the users of containers: a rootfs can be there.
+            let above = root
+                .parent()
+                .map_or(Ok(()), |above| fs::DirBuilder::new().recursive(true).mode(0o711).create(above));
+            made = above.and_then(|()| match make(root) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+                other => other,
             });
+            made = made.and_then(|()| make(&self.path));
         }
         match made {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {

@@ -54,14 +54,16 @@ pub(crate) fn version() -> String {
 }
 
 fn runtime(global: &Global) -> Result<Runtime> {
-    match global.rootless.as_str() {
-        "auto" | "false" => {}
-        "true" => bail!("--rootless true is not supported yet"),
+    let rootless = match global.rootless.as_str() {
+        "auto" => None,
+        "true" => Some(true),
+        "false" => Some(false),
         other => bail!("--rootless {other:?}: must be true, false or auto"),
-    }
+    };
     let root = std::path::absolute(&global.root).context("cannot resolve --root")?;
     let mut runtime = Runtime::new(root);
     runtime.systemd_cgroup = global.systemd_cgroup;
+    runtime.rootless = rootless;
     Ok(runtime)
 }
 

@@ -86,9 +86,14 @@ fn without_root(document: &mut Value, uid: u32, gid: u32) {
     if let Some(linux) = linux.as_object_mut() {
         linux.remove("resources");
     }
+    if let Some(mounts) = document["mounts"].as_array_mut() {
+        // They come with /sys.
+        mounts.retain(|mount| mount["destination"] != "/sys/fs/cgroup");
+    }
     for mount in document["mounts"].as_array_mut().into_iter().flatten() {
         if mount["destination"] == "/sys" {
-            let options = ["rbind", "nosuid", "noexec", "nodev", "ro"];
+            // Recursively: below are cgroups that may be the user's own (CVE-2023-25809).
+            let options = ["rbind", "nosuid", "noexec", "nodev", "rro"];
             *mount = json!({"destination": "/sys", "type": "none", "source": "/sys", "options": options});
         }
         if let Some(options) = mount["options"].as_array_mut() {

@@ -22,7 +22,7 @@ use corten_sys::mount::Propagation;
 use oci_spec::runtime::{Hooks, LinuxIdMapping, LinuxSeccomp, Spec};
 
 pub(crate) use devices::{Device, DeviceKind, Devices};
-pub(crate) use mounts::{CgroupMount, FsOption, Mount, MountKind};
+pub(crate) use mounts::{CgroupMount, FsOption, InProc, Mount, MountKind};
 pub(crate) use namespaces::{Join, NamespacePlan};
 pub(crate) use net_devices::NetDevice;
 pub(crate) use process::{CapabilityPlan, ProcessPlan, RlimitPlan};
@@ -57,6 +57,9 @@ pub(crate) struct Plan {
     pub(crate) namespaces: NamespacePlan,
     pub(crate) mounts: Vec<Mount>,
     pub(crate) devices: Devices,
+    /// The container is in another user namespace than the machine's first one: devices can't be made there, but
+    /// have to be bind mounted, and groups may be denied.
+    pub(crate) in_user_namespace: bool,
     pub(crate) net_devices: Vec<NetDevice>,
     pub(crate) rdt: Option<RdtPlan>,
     /// `linux.mountLabel`: the SELinux context of every new file system that takes one.
@@ -89,6 +92,10 @@ pub(crate) struct RootfsPlan {
 pub(crate) struct Circumstances {
     /// Number of descriptors from 3 on that the process inherits because of LISTEN_FDS.
     pub(crate) listen_fds: u32,
+    /// We may make no namespace but a user namespace, and what is then possible in it.
+    pub(crate) unprivileged: bool,
+    /// Device nodes can't be made, not even by root.
+    pub(crate) in_user_namespace: bool,
 }
 
 impl Plan {
@@ -99,11 +106,15 @@ impl Plan {
             return Err(vec!["linux: is required to create a container on Linux".to_owned()]);
         };
         let namespaces = NamespacePlan::new(linux, &mut problems);
+        if circumstances.unprivileged && !namespaces.user() {
+            problems.add("linux.namespaces", "without root's privileges a user namespace is required");
+        }
         let mounts = mounts::plan(bundle, spec, &namespaces, &mut problems);
         let label = linux.mount_label().as_deref().filter(|label| !label.is_empty());
         let plan = Self {
             rootfs: rootfs(bundle, spec, &mut problems),
             devices: devices::plan(linux, &mounts, &mut problems),
+            in_user_namespace: namespaces.user() || circumstances.in_user_namespace,
             net_devices: net_devices::plan(linux, &namespaces, &mut problems),
             rdt: rdt::plan(linux, &mut problems),
             mount_label: label.map(|label| problems.c_string("linux.mountLabel", label)),

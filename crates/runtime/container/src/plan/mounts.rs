@@ -29,6 +29,19 @@ pub(crate) struct Mount {
     /// In the order given; true means with everything below.
     pub(crate) propagation: Vec<(Propagation, bool)>,
     pub(crate) idmap: Option<IdMap>,
+    pub(crate) in_proc: InProc,
+}
+
+/// What a destination has to do with /proc. Sysctls, masks and security labels count on finding the kernel there, so
+/// nothing else may be mounted over it or in it (CVE-2019-16884).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum InProc {
+    /// Nothing; nor may a link of the image's lead there.
+    No,
+    /// /proc itself: only a procfs.
+    Itself,
+    /// One of the files that lxcfs imitates.
+    Imitated,
 }
 
 /// What is mounted.
@@ -131,8 +144,14 @@ fn one(
             copy_up: options.copy_up,
         },
     };
-    if inside_proc(mount.destination()) {
+    let in_proc = in_proc(mount.destination()).unwrap_or_else(|| {
         problems.add(at, format_args!("{} is inside of /proc", mount.destination().display()));
+        InProc::No
+    });
+    // Whether a bind mount's source is one is seen when it's opened.
+    let changes = matches!(kind, MountKind::Bind { .. } | MountKind::Remount { .. });
+    if in_proc == InProc::Itself && !(changes || name == "proc") {
+        problems.add(at, format_args!("{name} on /proc: only a procfs may be there"));
     }
     if options.copy_up && name != "tmpfs" {
         problems.add(at, "tmpcopyup is only for tmpfs");
@@ -146,12 +165,12 @@ fn one(
         clear_recursive: options.clear_recursive,
         idmap: idmap(mount, &options, ns, at, problems),
         propagation: options.propagation,
+        in_proc,
     }
 }
 
-/// Whether the destination is below /proc, where nothing may be mounted except what lxcfs imitates: sysctls, masks
-/// and security labels count on finding the kernel there (CVE-2019-16884).
-fn inside_proc(destination: &Path) -> bool {
+/// What the destination says about itself; None if it is in /proc and mustn't be.
+fn in_proc(destination: &Path) -> Option<InProc> {
     const IMITATED: [&str; 10] = [
         "cpuinfo",
         "diskstats",
@@ -165,8 +184,11 @@ fn inside_proc(destination: &Path) -> bool {
         "sys/kernel/ns_last_pid",
     ];
     let normal: PathBuf = destination.components().filter(|c| matches!(c, Component::Normal(_))).collect();
-    let below = normal.strip_prefix("proc").unwrap_or(Path::new(""));
-    !below.as_os_str().is_empty() && !IMITATED.iter().any(|name| below == Path::new(name))
+    let Ok(below) = normal.strip_prefix("proc") else { return Some(InProc::No) };
+    if below.as_os_str().is_empty() {
+        return Some(InProc::Itself);
+    }
+    IMITATED.iter().any(|name| below == Path::new(name)).then_some(InProc::Imitated)
 }
 
 fn bind(bundle: &Path, source: &Path, recursive: bool, at: &str, problems: &mut Problems) -> MountKind {

@@ -94,6 +94,8 @@ impl NamespacePlan {
             if gid.is_empty() {
                 problems.add("linux.gidMappings", "required by a new user namespace");
             }
+            check("linux.uidMappings", uid, problems);
+            check("linux.gidMappings", gid, problems);
             self.uid_map = id_map(uid);
             self.gid_map = id_map(gid);
         } else if !(self.user() || uid.is_empty() && gid.is_empty()) {
@@ -124,6 +126,32 @@ impl NamespacePlan {
         }
         lines.sort();
         self.time_offsets = lines.concat();
+    }
+}
+
+/// What the kernel would answer with a bare EINVAL; and id 0 must be there, as it's what sets the container up.
+fn check(at: &str, mappings: &[LinuxIdMapping], problems: &mut Problems) {
+    let ranges = |first: fn(&LinuxIdMapping) -> u32| {
+        let mut ranges: Vec<_> = mappings
+            .iter()
+            .map(|m| (u64::from(first(m)), u64::from(first(m)) + u64::from(m.size())))
+            .collect();
+        ranges.sort_unstable();
+        ranges
+    };
+    let (inside, outside) = (ranges(LinuxIdMapping::container_id), ranges(LinuxIdMapping::host_id));
+    if mappings.iter().any(|m| m.size() == 0) {
+        problems.add(at, "a range of no ids");
+    }
+    if [&inside, &outside].iter().any(|ranges| ranges.iter().any(|&(_, end)| end > u64::from(u32::MAX))) {
+        problems.add(at, "a range goes beyond the last id");
+    }
+    let overlap = |pair: &[(u64, u64)]| matches!(pair, [(_, end), (next, _)] if end > next);
+    if [&inside, &outside].iter().any(|ranges| ranges.windows(2).any(overlap)) {
+        problems.add(at, "ranges overlap");
+    }
+    if !mappings.is_empty() && inside.first().is_none_or(|&(first, _)| first != 0) {
+        problems.add(at, "id 0 must be mapped");
     }
 }
 

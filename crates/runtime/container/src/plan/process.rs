@@ -103,6 +103,12 @@ impl ProcessPlan {
         if let Some(score) = plan.oom_score_adj.filter(|score| !(-1000..=1000).contains(score)) {
             problems.add("process.oomScoreAdj", format_args!("{score} is not within -1000 and 1000"));
         }
+        // To the kernel it means "as before", which is root.
+        for (field, id) in [("uid", plan.uid), ("gid", plan.gid)] {
+            if id == u32::MAX {
+                problems.add(&format!("process.user.{field}"), format_args!("{id} is no id"));
+            }
+        }
         plan.environment(process.env().as_deref().unwrap_or_default(), listen_fds, problems);
         plan
     }

@@ -79,6 +79,8 @@ fn what_nobody_would_do_is_refused() {
         ("/linux/personality", json!({"domain": "LINUX", "flags": ["x"]}), "linux.personality"),
         ("/linux/uidMappings", json!([{"containerID": 0, "hostID": 1, "size": 1}]), "linux.uidMappings"),
         ("/process/oomScoreAdj", json!(1001), "process.oomScoreAdj"),
+        ("/process/user", json!({"uid": u32::MAX, "gid": 0}), "process.user.uid"),
+        ("/process/user", json!({"uid": 0, "gid": u32::MAX}), "process.user.gid"),
         ("/process/env/-", json!("no equals sign"), "process.env[3]"),
         ("/linux/sysctl", json!({"vm.swappiness": "1"}), "linux.sysctl[\"vm.swappiness\"]"),
         ("/linux/sysctl", json!({"kernel.hostname": "x"}), "linux.sysctl[\"kernel.hostname\"]"),
@@ -91,10 +93,43 @@ fn what_nobody_would_do_is_refused() {
             "mounts[12]",
         ),
         ("/mounts/-", json!({"destination": "/proc/keys", "type": "tmpfs", "source": "t"}), "mounts[12]"),
+        ("/mounts/-", json!({"destination": "proc//", "type": "tmpfs", "source": "t"}), "mounts[12]"),
+        ("/mounts/-", json!({"destination": "/proc/sys", "source": "/y", "options": ["bind"]}), "mounts[12]"),
     ] {
         let problems = problems(&with(pointer, value));
         assert!(problems.iter().any(|p| p.starts_with(field)), "{pointer}: {problems:?}");
     }
+}
+
+#[test]
+fn mappings_that_the_kernel_would_refuse() {
+    let mapping =
+        |inside: u32, host: u32, size: u32| json!({"containerID": inside, "hostID": host, "size": size});
+    for (mappings, problem) in [
+        (vec![mapping(0, 1000, 0)], "no ids"),
+        (vec![mapping(1, 1000, 5)], "id 0"),
+        (vec![mapping(0, 1000, 5), mapping(4, 5000, 1)], "overlap"),
+        (vec![mapping(0, 1000, 5), mapping(5, 1002, 1)], "overlap"),
+        (vec![mapping(0, 4_294_967_290, 100)], "last id"),
+    ] {
+        let mut config = with("/linux/namespaces/-", json!({"type": "user"}));
+        config["linux"]["uidMappings"] = json!([mapping(0, 1000, 1), mapping(1, 100_000, 65_536)]);
+        config["linux"]["gidMappings"] = json!(mappings);
+        let problems = problems(&config);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(
+            problems[0].starts_with("linux.gidMappings") && problems[0].contains(problem),
+            "{problems:?}"
+        );
+    }
+}
+
+#[test]
+fn without_privileges_there_must_be_a_user_namespace() {
+    let circumstances = Circumstances { unprivileged: true, ..Circumstances::default() };
+    let spec: Spec = serde_json::from_str(KUBERNETES).expect("a spec");
+    let problems = Plan::new(Path::new("/bundle"), &spec, circumstances).expect_err("it must be refused");
+    assert!(problems.iter().any(|p| p.starts_with("linux.namespaces: without root")), "{problems:?}");
 }
 
 #[test]

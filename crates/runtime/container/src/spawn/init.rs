@@ -3,7 +3,6 @@
 use std::{
     convert::Infallible,
     ffi::CString,
-    io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
     path::PathBuf,
 };
@@ -16,6 +15,7 @@ use corten_sys::{
 };
 use nix::{
     fcntl::{OFlag, open},
+    libc,
     sys::stat::{Mode, umask},
     unistd::setsid,
 };
@@ -26,6 +26,7 @@ use crate::{
     error::Doing,
     hooks,
     plan::{Plan, ProcessPlan},
+    privilege::may_set_groups,
     steps::{console, dev, execve, limits, lsm, mask, mount, rootfs, sysctl, user},
 };
 
@@ -39,6 +40,8 @@ pub(crate) struct Wires {
     pub(crate) born_there: bool,
     /// Whether an intermediate process has joined cgroups and namespaces already.
     pub(crate) joined: bool,
+    /// Whether only the new user namespace gives us privileges.
+    pub(crate) unprivileged: bool,
     /// The cgroup's path, for errors.
     pub(crate) place: PathBuf,
     /// Namespaces to join, in order.
@@ -57,13 +60,30 @@ pub(crate) struct Wires {
 #[derive(Debug)]
 pub(crate) struct Creation<'a> {
     pub(crate) plan: &'a Plan,
-    pub(crate) mounts: Vec<Option<mount::Source>>,
-    pub(crate) devices: Vec<Option<OwnedFd>>,
+    /// None: init has to open them.
+    pub(crate) sources: Option<Sources>,
     /// Name of the session keyring to join.
     pub(crate) keyring: Option<CString>,
     pub(crate) no_pivot: bool,
     /// For the hooks that init runs; the pid is filled in.
     pub(crate) state: State,
+}
+
+/// What is mounted from the host, opened.
+#[derive(Debug)]
+pub(crate) struct Sources {
+    mounts: Vec<Option<mount::Source>>,
+    devices: Vec<Option<OwnedFd>>,
+}
+
+impl Sources {
+    /// Opens everything that the plan mounts from the host.
+    pub(crate) fn open(plan: &Plan) -> Result<Self> {
+        Ok(Self {
+            mounts: mount::open_sources(plan, &|mount| crate::create::idmap_namespace(plan, mount))?,
+            devices: dev::open_sources(plan)?,
+        })
+    }
 }
 
 /// Runs one of the lists to its end, which is execve, or a message and death.
@@ -79,8 +99,17 @@ pub(crate) fn live(wires: Wires, list: impl FnOnce(&Wires) -> Result<Infallible>
 pub(crate) fn create(wires: &Wires, creation: &Creation<'_>) -> Result<Infallible> {
     let plan = creation.plan;
     let root = enter_namespaces(wires, creation)?;
-    let late = mount::all(root.as_fd(), plan, &creation.mounts)?;
-    dev::populate(root.as_fd(), &plan.devices, &creation.devices)?;
+    let setgroups = !plan.in_user_namespace || may_set_groups("self");
+    let own;
+    let sources = match &creation.sources {
+        Some(sources) => sources,
+        None => {
+            own = Sources::open(plan)?;
+            &own
+        }
+    };
+    let late = mount::all(root.as_fd(), plan, &sources.mounts)?;
+    dev::populate(root.as_fd(), &plan.devices, &sources.devices)?;
     make_cwd(&root, &plan.process);
     hooks_before_pivot(wires, creation)?;
     // From the container's own devpts; its slave becomes /dev/console, so before the root may become read-only.
@@ -104,7 +133,6 @@ pub(crate) fn create(wires: &Wires, creation: &Creation<'_>) -> Result<Infallibl
     if let Some((mode, nodes)) = &plan.memory_policy {
         corten_sys::sched::set_memory_policy(*mode, nodes).doing(|| "set the memory policy".to_owned())?;
     }
-    let setgroups = plan.namespaces.gid_map.is_empty() || nix::unistd::geteuid().is_root();
     let path = become_process(wires, &plan.process, setgroups)?;
     if wires.fifo.is_some() {
         wires.channel.tell(&FromInit::Ready)?;
@@ -117,10 +145,9 @@ pub(crate) fn create(wires: &Wires, creation: &Creation<'_>) -> Result<Infallibl
 pub(crate) fn exec(
     wires: &Wires,
     plan: &ProcessPlan,
-    join: Namespaces,
-    target: &OwnedFd,
+    (join, target): (Namespaces, &OwnedFd),
+    setgroups: bool,
 ) -> Result<Infallible> {
-    process::not_dumpable().doing(|| "become undumpable".to_owned())?;
     limits::affinity(plan.affinity.initial.as_deref())?;
     join_cgroups(wires)?;
     if plan.affinity.initial.is_none() {
@@ -144,7 +171,7 @@ pub(crate) fn exec(
         let socket = wires.console.as_ref().map(AsFd::as_fd);
         console::set_up(root.as_fd(), plan, socket, &wires.channel, false)?;
     }
-    let path = become_process(wires, plan, true)?;
+    let path = become_process(wires, plan, setgroups)?;
     wires.channel.await_order(FromParent::Go)?;
     if loads_late(wires, plan) {
         load_seccomp(wires)?;
@@ -155,14 +182,15 @@ pub(crate) fn exec(
 /// Everything up to having a mount of the rootfs.
 fn enter_namespaces(wires: &Wires, creation: &Creation<'_>) -> Result<OwnedFd> {
     let plan = creation.plan;
-    // First of all: whatever shares our PID namespace must not look into us (CVE-2019-5736, CVE-2016-9962).
-    process::not_dumpable().doing(|| "become undumpable".to_owned())?;
     // Before the cgroup namespace, whose root is where we are when it is made.
     join_cgroups(wires)?;
     // After it, as the cpuset decides which CPUs there are.
     limits::all_cpus();
     if plan.namespaces.new.contains(Namespaces::USER) {
         wires.channel.await_order(FromParent::Mapped)?;
+    }
+    if plan.namespaces.new.contains(Namespaces::USER) || !wires.joined {
+        hide(wires, &plan.process)?;
     }
     if plan.namespaces.user() {
         process::set_user(0, 0, None).doing(|| "become root of the user namespace".to_owned())?;
@@ -195,10 +223,32 @@ pub(crate) fn join_cgroups(wires: &Wires) -> Result<()> {
     })
 }
 
-/// Joins the namespaces whose files the parent has opened.
+/// Joins the namespaces whose files the parent has opened. Which of them belong to the host and which to the user
+/// namespace that comes last, only the kernel knows: what can't be joined before it, is joined after it.
 pub(crate) fn join_namespaces(wires: &Wires) -> Result<()> {
+    let user = wires.join.iter().any(|(kind, _)| *kind == Namespaces::USER);
+    let mut later = Vec::new();
     for (kind, file) in &wires.join {
+        match process::setns(file.as_fd(), *kind) {
+            Err(e) if user && *kind != Namespaces::USER && e.raw_os_error() == Some(libc::EPERM) => {
+                later.push((kind, file));
+            }
+            other => other.doing(|| format!("join the namespace {kind:?}"))?,
+        }
+    }
+    for (kind, file) in later {
         process::setns(file.as_fd(), *kind).doing(|| format!("join the namespace {kind:?}"))?;
+    }
+    Ok(())
+}
+
+/// Nobody who shares a PID namespace with us may look into us (CVE-2019-5736, CVE-2016-9962). A privileged parent has
+/// seen to it before it cloned us. Others can't, as they couldn't write our id maps then, nor our OOM score,
+/// which we therefore set ourselves.
+pub(crate) fn hide(wires: &Wires, process: &ProcessPlan) -> Result<()> {
+    if wires.unprivileged {
+        limits::oom_score(process.oom_score_adj, |text| warn(wires, text))?;
+        process::not_dumpable().doing(|| "become undumpable".to_owned())?;
     }
     Ok(())
 }
@@ -329,31 +379,53 @@ fn become_program(wires: &Wires, plan: &ProcessPlan, path: CString) -> Result<In
     Err(execve::execve(&path, plan.args.clone(), env))
 }
 
-/// Cloned between parent and init where namespaces must be joined before new ones are made.
-pub(crate) fn intermediate(
-    channel: &Channel,
+/// The life of a process between parent and init, where something must be joined before init can be cloned: `prepare`
+/// does that. True in that process, when it's done; false in init.
+pub(crate) fn help(
     wires: &Wires,
-    time_offsets: &str,
     new: Namespaces,
-    clone: impl FnOnce() -> io::Result<process::Forked>,
-) -> Result<Option<()>> {
+    prepare: impl FnOnce(&Wires) -> Result<()>,
+) -> Result<bool> {
+    prepare(wires)?;
+    match process::clone(new, None, true).doing(|| "clone container init".to_owned())? {
+        process::Forked::Child => Ok(false),
+        process::Forked::Parent { pid, pidfd } => {
+            wires.channel.tell(&FromInit::Born { pid, pidfd })?;
+            Ok(true)
+        }
+    }
+}
+
+/// What has to be joined before the new namespaces are made.
+pub(crate) fn join_first(wires: &Wires, plan: &Plan) -> Result<()> {
+    let namespaces = &plan.namespaces;
+    if !namespaces.new.contains(Namespaces::USER) {
+        hide(wires, &plan.process)?;
+    }
     join_cgroups(wires)?;
     join_namespaces(wires)?;
-    if wires.join.iter().any(|(kind, _)| *kind == Namespaces::USER) {
+    if namespaces.joins(Namespaces::USER).is_some() {
         process::set_user(0, 0, None).doing(|| "become root of the user namespace".to_owned())?;
     }
-    if new.contains(Namespaces::TIME) {
+    if namespaces.new.contains(Namespaces::TIME) {
         process::unshare(Namespaces::TIME).doing(|| "make a time namespace".to_owned())?;
-        if !time_offsets.is_empty() {
-            std::fs::write("/proc/self/timens_offsets", time_offsets)
+        if !namespaces.time_offsets.is_empty() {
+            std::fs::write("/proc/self/timens_offsets", &namespaces.time_offsets)
                 .doing(|| "set the offsets of the time namespace".to_owned())?;
         }
     }
-    match clone().doing(|| "clone container init".to_owned())? {
-        process::Forked::Child => Ok(None),
-        process::Forked::Parent { pid, pidfd } => {
-            channel.tell(&FromInit::Born { pid, pidfd })?;
-            Ok(Some(()))
-        }
-    }
+    Ok(())
+}
+
+/// What has to be joined before a further process can be cloned, by those who get their privileges there.
+pub(crate) fn enter_first(
+    wires: &Wires,
+    plan: &ProcessPlan,
+    kinds: Namespaces,
+    target: &OwnedFd,
+) -> Result<()> {
+    hide(wires, plan)?;
+    join_cgroups(wires)?;
+    process::setns(target.as_fd(), kinds).doing(|| format!("join the container's namespaces {kinds:?}"))?;
+    process::set_user(0, 0, None).doing(|| "become root of the user namespace".to_owned())
 }

@@ -27,6 +27,7 @@
 //! Init may send `Warning` at any time, and `Failed` in place of any message. If the parent dies, init's next
 //! read is EOF and it exits.
 
+mod idmap;
 pub(crate) mod init;
 pub(crate) mod parent;
 pub(crate) mod sync;

@@ -1,6 +1,7 @@
 //! The parent's side: clones init and answers its messages.
 
 use std::{
+    convert::Infallible,
     ffi::CString,
     fs, io,
     os::fd::{AsFd, OwnedFd},
@@ -16,6 +17,7 @@ use nix::{
 };
 
 use super::{
+    idmap,
     init::{self, Creation, Wires},
     sync::{Channel, FromInit, FromParent},
 };
@@ -23,6 +25,8 @@ use crate::{
     Error, Result,
     error::Doing,
     plan::{Join, NamespacePlan},
+    privilege::is_unprivileged,
+    procfs::Proc,
 };
 
 /// Init as the parent knows it.
@@ -78,8 +82,13 @@ pub(crate) fn spawn_create(ours: Channel, mut wires: Wires, creation: &Creation<
     let plan = &creation.plan.namespaces;
     // The cgroup namespace comes later, when init is in its cgroup; the time namespace only by unshare.
     let new = plan.new.difference(Namespaces::CGROUP | Namespaces::TIME);
+    if !wires.unprivileged {
+        // Before there's a process of ours beside others of a PID namespace: they mustn't look into it (CVE-2016-9962).
+        process::not_dumpable().doing(|| "become undumpable".to_owned())?;
+    }
     if needs_intermediate(plan) {
-        return through_intermediate(ours, wires, creation, new);
+        let join = |wires: &Wires| init::join_first(wires, creation.plan);
+        return through_helper(ours, wires, new, join, |wires| init::create(wires, creation));
     }
     // A joined PID namespace is entered by being born in it: only we can arrange that, for our children.
     let pid =
@@ -120,26 +129,25 @@ fn needs_intermediate(plan: &NamespacePlan) -> bool {
         || plan.new.contains(Namespaces::TIME)
 }
 
-fn through_intermediate(
+/// Clones a process that does what `prepare` says, and then clones init, as our child, with the `new` namespaces.
+pub(crate) fn through_helper(
     ours: Channel,
     mut wires: Wires,
-    creation: &Creation<'_>,
     new: Namespaces,
+    prepare: impl FnOnce(&Wires) -> Result<()>,
+    live: impl FnOnce(&Wires) -> Result<Infallible>,
 ) -> Result<Child> {
-    let plan = &creation.plan.namespaces;
     let forked = clone_into(&mut wires, Namespaces::empty());
     let forked = forked.doing(|| "clone an intermediate process".to_owned())?;
     let Forked::Parent { pid: helper, .. } = forked else {
         drop(ours);
-        let clone = || process::clone(new, None, true);
-        let born = init::intermediate(&wires.channel, &wires, &plan.time_offsets, plan.new, clone);
-        match born {
-            Ok(Some(())) => process::exit(0),
-            Ok(None) => {
+        match init::help(&wires, new, prepare) {
+            Ok(true) => process::exit(0),
+            Ok(false) => {
                 // All that is joined, is.
                 wires.join.clear();
                 wires.joined = true;
-                init::live(wires, |wires| init::create(wires, creation))
+                init::live(wires, live)
             }
             Err(error) => init::live(wires, |_| Err(error)),
         }
@@ -163,20 +171,16 @@ impl Child {
         if !plan.new.contains(Namespaces::USER) {
             return Ok(());
         }
-        if !nix::unistd::geteuid().is_root() {
-            // The kernel wants this of those without CAP_SETGID.
-            self.write("setgroups", "deny")?;
-        }
-        self.write("uid_map", &plan.uid_map)?;
-        self.write("gid_map", &plan.gid_map)?;
+        idmap::write(self.pid, plan)?;
         self.channel.order(FromParent::Mapped)
     }
 
     /// Sets how likely the OOM killer is to take it. What we may not set (lower than ours, without
     /// CAP_SYS_RESOURCE) stays, with a warning.
     pub(crate) fn oom_score(&self, score: Option<i32>) -> Result<()> {
-        let Some(score) = score else { return Ok(()) };
-        match fs::write(format!("/proc/{}/oom_score_adj", self.pid), score.to_string()) {
+        // Without privileges it's init's own affair: see `init::hide`.
+        let Some(score) = score.filter(|_| !is_unprivileged()) else { return Ok(()) };
+        match Proc::mounted().and_then(|proc| proc.write_of(self.pid, "oom_score_adj", &score.to_string())) {
             Err(e) if e.raw_os_error() == Some(libc::EACCES) => {
                 tracing::warn!(
                     score,
@@ -188,11 +192,6 @@ impl Child {
             Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => Ok(()),
             other => other.doing(|| format!("set oom_score_adj of init to {score}")),
         }
-    }
-
-    fn write(&self, name: &str, value: &str) -> Result<()> {
-        fs::write(format!("/proc/{}/{name}", self.pid), value)
-            .doing(|| format!("write {name} of container init: {:?}", value.trim_end()))
     }
 
     /// Init's next message that isn't a warning (those go to the log); an error if it failed or died.
@@ -246,8 +245,10 @@ pub(crate) fn user_namespace(uid_map: &str, gid_map: &str) -> Result<OwnedFd> {
             nix::unistd::pause();
         },
     };
-    let made = fs::write(format!("/proc/{pid}/uid_map"), uid_map)
-        .and_then(|()| fs::write(format!("/proc/{pid}/gid_map"), gid_map))
+    let made = Proc::mounted()
+        .and_then(|proc| {
+            proc.write_of(pid, "uid_map", uid_map).and_then(|()| proc.write_of(pid, "gid_map", gid_map))
+        })
         .and_then(|()| fs::File::open(format!("/proc/{pid}/ns/user")));
     kill(pid, &pidfd)?;
     made.map(OwnedFd::from).doing(doing)

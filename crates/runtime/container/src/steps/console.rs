@@ -12,7 +12,7 @@ use nix::{
     unistd::{Uid, fchown},
 };
 
-use super::target::{Make, open_or_make};
+use super::target::{Make, open_or_make_no_links};
 use crate::{
     Result,
     error::Doing,
@@ -68,8 +68,9 @@ fn is_ptmx(fd: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 fn mount_console(root: BorrowedFd<'_>, slave: &OwnedFd) -> io::Result<()> {
-    let target = open_or_make(root, c"/dev/console", Make::File)?;
-    // From the descriptor, not by name: the name could be another's by now (CVE-2025-52565).
+    // This comes before masks and read-only paths: what a link points to would escape them. And the terminal is taken
+    // from its descriptor, not by its name, which could be another's by now (CVE-2025-52565).
+    let target = open_or_make_no_links(root, c"/dev/console", Make::File)?;
     let tree = mount::clone_tree(slave.as_fd(), c"", false)?;
     mount::move_mount(tree.as_fd(), target.as_fd())
 }

@@ -10,10 +10,7 @@ use std::{
     path::Path,
 };
 
-use corten_sys::{
-    mount,
-    path::{open_in_root, open_in_root_no_links},
-};
+use corten_sys::{mount, path::open_in_root};
 use nix::{
     errno::Errno,
     fcntl::AtFlags,
@@ -24,7 +21,7 @@ use nix::{
 
 use super::{
     mount::show,
-    target::{Make, open_or_make},
+    target::{Make, open_or_make, open_or_make_no_links},
 };
 use crate::{
     Result,
@@ -34,7 +31,7 @@ use crate::{
 
 /// What devices are bind mounted from, where they can't be made: one per device of the plan.
 pub(crate) fn open_sources(plan: &Plan) -> Result<Vec<Option<OwnedFd>>> {
-    if !plan.namespaces.user() {
+    if !plan.in_user_namespace {
         return Ok(Vec::new());
     }
     plan.devices.make.iter().map(source).collect()
@@ -71,12 +68,8 @@ pub(crate) fn populate(root: BorrowedFd<'_>, devices: &Devices, sources: &[Optio
         return nodes(root, root, &devices.make, sources);
     }
     // Not through a link of the image's (CVE-2026-41579).
-    let flags = libc::O_PATH | libc::O_DIRECTORY;
-    let dev = match open_in_root_no_links(root, c"/dev", flags, 0) {
-        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => open_or_make(root, c"/dev", Make::Directory),
-        other => other,
-    }
-    .doing(|| "open /dev of the container".to_owned())?;
+    let dev = open_or_make_no_links(root, c"/dev", Make::Directory)
+        .doing(|| "open /dev of the container: it must be a directory, not a link".to_owned())?;
     nodes(root, dev.as_fd(), &devices.make, sources)?;
     links(dev.as_fd())
 }
@@ -123,7 +116,8 @@ fn node_in(directory: BorrowedFd<'_>, name: &CStr, device: &Device) -> io::Resul
             if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT != kind || stat.st_rdev != number {
                 return Err(io::Error::new(io::ErrorKind::AlreadyExists, "another file is there"));
             }
-            fchmodat(directory, name, mode, FchmodatFlags::FollowSymlink)?;
+            // Who shares the directory could have put a link to a file of the host there meanwhile.
+            fchmodat(directory, name, mode, FchmodatFlags::NoFollowSymlink)?;
         }
         Err(e) => return Err(e.into()),
     }

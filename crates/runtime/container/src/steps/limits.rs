@@ -9,6 +9,7 @@ use crate::{
     Result,
     error::Doing,
     plan::{ProcessPlan, RlimitPlan},
+    procfs::Proc,
 };
 
 /// Sets the limits of ourselves. A hard limit that we may not raise stays where it is, with a warning.
@@ -31,6 +32,18 @@ fn set(limit: &RlimitPlan, warn: &mut impl FnMut(String)) -> io::Result<()> {
             process::set_rlimit(0, limit.resource, limit.soft.min(hard), hard)
         }
         other => other,
+    }
+}
+
+/// How likely the OOM killer is to take us; see [`crate::spawn::parent::Child::oom_score`].
+pub(crate) fn oom_score(score: Option<i32>, mut warn: impl FnMut(String)) -> Result<()> {
+    let Some(score) = score else { return Ok(()) };
+    match Proc::mounted().and_then(|proc| proc.write_self("oom_score_adj", &score.to_string())) {
+        Err(e) if e.raw_os_error() == Some(libc::EACCES) => {
+            warn(format!("may not lower oom_score_adj to {score}: it stays as it is"));
+            Ok(())
+        }
+        other => other.doing(|| format!("set oom_score_adj to {score}")),
     }
 }
 

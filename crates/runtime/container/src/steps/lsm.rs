@@ -1,21 +1,18 @@
 //! AppArmor profile and SELinux label, which the kernel puts on at execve.
 
-use std::{ffi::CString, os::fd::OwnedFd};
-
-use super::sysctl::{private_proc, write};
-use crate::{Result, error::Doing, plan::ProcessPlan};
+use crate::{Result, error::Doing, plan::ProcessPlan, procfs::Proc};
 
 /// Whether there's anything to do.
 pub(crate) fn wanted(process: &ProcessPlan) -> bool {
     process.apparmor.is_some() || process.selinux.is_some()
 }
 
-/// Asks for the profile or label; `proc` is a procfs of our PID namespace, a private one if None.
+/// Asks for the profile or label.
 pub(crate) fn apply(process: &ProcessPlan) -> Result<()> {
     if !wanted(process) {
         return Ok(());
     }
-    let proc = private_proc().doing(|| "mount a private procfs".to_owned())?;
+    let proc = Proc::private().doing(|| "mount a private procfs".to_owned())?;
     if let Some(profile) = &process.apparmor {
         let value = format!("exec {profile}");
         match attr(&proc, "apparmor/exec", &value).or_else(|_| attr(&proc, "exec", &value)) {
@@ -32,7 +29,6 @@ pub(crate) fn apply(process: &ProcessPlan) -> Result<()> {
     Ok(())
 }
 
-fn attr(proc: &OwnedFd, name: &str, value: &str) -> std::io::Result<()> {
-    let path = CString::new(format!("{}/attr/{name}", std::process::id()))?;
-    write(proc, &path, value.as_bytes())
+fn attr(proc: &Proc, name: &str, value: &str) -> std::io::Result<()> {
+    proc.write_of(std::process::id().cast_signed(), &format!("attr/{name}"), value)
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use corten_sys::mount::{self, Attributes, BorrowedFdEq, Change, Filesystem, Propagation};
-use corten_sys::path::{open_in_root, open_in_root_no_links};
+use corten_sys::path::open_in_root;
 use nix::{
     fcntl::{OFlag, openat},
     libc,
@@ -17,12 +17,13 @@ use nix::{
 
 use super::{
     cgroup_mount,
-    target::{Make, is_directory, open_or_make},
+    target::{Make, is_directory, open_or_make, open_or_make_no_links},
 };
 use crate::{
     Result,
     error::Doing,
-    plan::{FsOption, Mount, MountKind, Plan},
+    plan::{FsOption, InProc, Mount, MountKind, Plan},
+    procfs::is_procfs,
 };
 
 /// What is mounted but has to become read-only later, because more is to be made inside.
@@ -59,6 +60,10 @@ fn source(
     let path = CString::new(source.as_os_str().as_bytes()).map_err(io::Error::from).doing(doing)?;
     let tree = mount::clone_tree_path(&path, *recursive).doing(doing)?;
     let directory = is_directory(tree.as_fd()).doing(doing)?;
+    if mount.in_proc == InProc::Itself && !is_procfs(tree.as_fd()).doing(doing)? {
+        return Err(io::Error::from_raw_os_error(libc::EPERM))
+            .doing(|| format!("{}: only a procfs may be there", doing()));
+    }
     if let Some(idmap) = &mount.idmap {
         let userns = userns(mount)?;
         let change = Change { idmap: Some(BorrowedFdEq(userns.as_fd())), ..Change::default() };
@@ -176,17 +181,20 @@ fn bind(root: BorrowedFd<'_>, mount: &Mount, source: &Source) -> Result<()> {
 /// (CVE-2026-41579): the nodes made there afterwards would. `strict`: nor must anything else.
 fn place_strictly(root: BorrowedFd<'_>, mount: &Mount, make: Make, strict: bool) -> Result<OwnedFd> {
     let destination = mount.destination.as_c_str();
-    let doing = || format!("open mount target {}", show(destination));
-    if strict || matches!(destination.to_bytes(), b"/dev" | b"/dev/") {
-        match open_in_root_no_links(root, destination, libc::O_PATH | libc::O_DIRECTORY, 0) {
-            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {}
-            other => {
-                return other
-                    .doing(|| format!("mount on {}: it must be a directory, not a link", show(destination)));
-            }
-        }
+    let target = if strict || matches!(destination.to_bytes(), b"/dev" | b"/dev/") {
+        open_or_make_no_links(root, destination, make)
+            .doing(|| format!("mount on {}: it must be a directory, not a link", show(destination)))?
+    } else {
+        open_or_make(root, destination, make).doing(|| format!("open mount target {}", show(destination)))?
+    };
+    // The plan has refused what says so openly; here is where a link of the image's led to.
+    if mount.in_proc == InProc::No
+        && is_procfs(target.as_fd()).doing(|| format!("stat {}", show(destination)))?
+    {
+        return Err(io::Error::from_raw_os_error(libc::EPERM))
+            .doing(|| format!("mount on {}: it leads into /proc", show(destination)));
     }
-    open_or_make(root, destination, make).doing(doing)
+    Ok(target)
 }
 
 /// Opens or makes the target of a mount.

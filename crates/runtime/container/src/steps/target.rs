@@ -13,7 +13,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use corten_sys::path::open_in_root;
+use corten_sys::path::{open_in_root, open_in_root_no_links};
 use nix::{
     errno::Errno,
     fcntl::{OFlag, openat, readlinkat},
@@ -42,6 +42,24 @@ pub(crate) fn open_or_make(root: BorrowedFd<'_>, path: &CStr, make: Make) -> io:
         return Ok(made);
     }
     walk(root, path, make)
+}
+
+/// The same where no symbolic link may be on the way, nor at its end: what lies there is made for everybody in the
+/// container, and mustn't end up where the image's author points to. Links put there meanwhile don't matter either.
+pub(crate) fn open_or_make_no_links(root: BorrowedFd<'_>, path: &CStr, make: Make) -> io::Result<OwnedFd> {
+    // Someone who shares the directory may add and remove files under our hands: not for ever.
+    for _ in 0..16 {
+        match open_in_root_no_links(root, path, libc::O_PATH, 0) {
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {}
+            other => return other,
+        }
+        let (parent, name) = split(path).ok_or(io::ErrorKind::InvalidInput)?;
+        let directory = open_in_root_no_links(root, &parent, libc::O_PATH | libc::O_DIRECTORY, 0)?;
+        if let Some(made) = make_last(directory.as_fd(), &name, make)? {
+            return Ok(made);
+        }
+    }
+    Err(io::Error::from_raw_os_error(libc::EAGAIN))
 }
 
 fn split(path: &CStr) -> Option<(CString, CString)> {
@@ -227,6 +245,22 @@ mod tests {
         let fd = fs::File::open(root.path()).expect("open");
         open_or_make(fd.as_fd(), c"/climbing/y/z", Make::Directory).expect("made");
         assert!(root.path().join("y/z").is_dir());
+    }
+
+    #[test]
+    fn where_links_are_not_wanted_there_are_none() {
+        let root = tempfile::tempdir().expect("tempdir");
+        fs::create_dir(root.path().join("dev")).expect("mkdir");
+        fs::write(root.path().join("victim"), "").expect("write");
+        symlink("/victim", root.path().join("dev/console")).expect("symlink");
+        symlink("dev", root.path().join("link")).expect("symlink");
+        let fd = fs::File::open(root.path()).expect("open");
+        for path in [c"/dev/console", c"/link/null"] {
+            let error = open_or_make_no_links(fd.as_fd(), path, Make::File).expect_err("a link");
+            assert_eq!(error.raw_os_error(), Some(libc::ELOOP), "{path:?}");
+        }
+        open_or_make_no_links(fd.as_fd(), c"/dev/null", Make::File).expect("made");
+        assert!(root.path().join("dev/null").is_file());
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::{
     ffi::CString,
     fs::File,
     io::{self, BufRead, BufReader, Read},
+    os::unix::fs::OpenOptionsExt,
     path::Path,
 };
 
@@ -41,6 +42,14 @@ pub(crate) fn become_user(plan: &ProcessPlan, setgroups: bool, warn: &mut impl F
     }
     // None of the config's groups is as good as an empty list: ours aren't the container's.
     let groups = setgroups.then_some(plan.groups.as_slice());
+    if groups.is_none() && !plan.groups.is_empty() {
+        return Err(io::Error::from_raw_os_error(libc::EPERM)).doing(|| {
+            format!(
+                "set process.user.additionalGids {:?}: its user namespace denies setgroups, as it was made without root",
+                plan.groups
+            )
+        });
+    }
     process::set_user(plan.uid, plan.gid, groups)
         .doing(|| format!("become user {} group {} groups {:?}", plan.uid, plan.gid, plan.groups))?;
     if keep {
@@ -120,7 +129,10 @@ fn give(fd: impl std::os::fd::AsFd, uid: u32) -> nix::Result<()> {
 
 /// `HOME=` from the container's /etc/passwd, or `/`.
 pub(crate) fn home(uid: u32) -> Result<CString> {
-    let directory = File::open("/etc/passwd").ok().and_then(|file| lookup(file, uid));
+    // A fifo there must not keep us waiting, and a device isn't a list of users.
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open("/etc/passwd");
+    let file = file.ok().filter(|file| file.metadata().is_ok_and(|metadata| metadata.is_file()));
+    let directory = file.and_then(|file| lookup(file, uid));
     CString::new(format!("HOME={}", directory.as_deref().unwrap_or("/")))
         .map_err(io::Error::from)
         .doing(|| "read HOME from /etc/passwd".to_owned())

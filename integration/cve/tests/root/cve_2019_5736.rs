@@ -1,0 +1,52 @@
+//! CVE-2019-5736: a container makes the runtime execute itself, holds the executable open through
+//! /proc/<pid>/exe, and writes to it: root on the host with the next container.
+
+use std::fs;
+use std::process::Stdio;
+
+use anyhow::{Result, ensure};
+use integration_support::{Runtime, wait_for};
+
+use crate::T;
+
+// Debian's peers aren't static: with an image without their libraries there's nothing to attack.
+crate::attack!([corten Corten] (the_executable_cannot_be_overwritten));
+
+/// The runtime is stuck at opening its log, a fifo: time enough to open its executable. It's writable once it has died.
+const ATTACK: &str = "
+    until [ -n \"$victim\" ]; do
+        for p in /proc/[0-9]*; do
+            case \"$(tr '\\0' ' ' < $p/cmdline 2>/dev/null)\" in '/proc/self/exe --log'*) victim=$p;; esac
+        done
+    done
+    exec 9< $victim/exe
+    kill -9 ${victim#/proc/}
+    n=0
+    until (echo overwritten > /proc/self/fd/9) 2> /tmp/error; do
+        grep -q 'Text file busy' /tmp/error || break
+        n=$((n + 1)); [ $n -lt 500 ] || break
+    done
+    cat /tmp/error; echo done";
+
+/// Seen to fail with `protect_executable` not called by `main`: "the runtime's executable has 12 bytes now".
+fn the_executable_cannot_be_overwritten(t: &T<'_>) -> Result<()> {
+    // The attack may succeed: on a copy.
+    let copy = t.scope.path("runtime");
+    fs::copy(t.rt.binary(), &copy)?;
+    let before = fs::read(&copy)?;
+    let rt = Runtime::new(t.rt.kind(), copy.clone(), t.scope)?;
+    let bundle = t.sh("mkfifo /tmp/log; sleep 100000").write()?;
+    let container = rt.start(&bundle)?;
+    wait_for("the fifo", || bundle.rootfs().join("tmp/log").exists())?;
+    let mut victim = rt.command();
+    victim.args(["exec", container.id(), "/proc/self/exe", "--log", "/tmp/log", "state", "x"]);
+    let mut victim = victim.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    let attack = container.exec(&[], &["/bin/sh", "-c", ATTACK]);
+    victim.kill().ok(); // because it may have ended already
+    victim.wait()?;
+    let attack = attack?;
+    ensure!(attack.stdout.contains("done"), "the attack didn't come to its end: {attack:?}");
+    let after = fs::read(&copy)?;
+    ensure!(before == after, "the runtime's executable has {} bytes now: {attack:?}", after.len());
+    container.delete(&["--force"])
+}
