@@ -17,13 +17,14 @@ const STATIC: [(&str, &str); 3] = [
 ];
 const DYNAMIC: [(&str, &str); 2] = [("corten-daemon", "cortend"), ("corten-ctl", "cortenctl")];
 
+/// What has failpoints (crates/kernel/state/src/failpoint.rs).
+const FAILPOINTS: [(&str, &str); 2] = [STATIC[0], STATIC[1]];
+
 /// Builds everything and returns the directory that holds the binaries.
 pub(crate) fn build() -> Result<PathBuf> {
     let target = host()?;
-    let flags = format!("CARGO_TARGET_{}_RUSTFLAGS", target.to_uppercase().replace('-', "_"));
     let mut command = cargo(&["build", "--profile", "static", "--target", &target]);
-    // The flags are the target's, not RUSTFLAGS, and --target is given: build scripts and proc macros stay dynamic.
-    run(command.env(flags, "-C target-feature=+crt-static").args(packages(&STATIC)))?;
+    run(linked_statically(&mut command, &target).args(packages(&STATIC)))?;
     run(cargo(&["build", "--release"]).args(packages(&DYNAMIC)))?;
 
     let target_dir = target_dir();
@@ -36,6 +37,28 @@ pub(crate) fn build() -> Result<PathBuf> {
         install(&target_dir.join("release").join(name), &bin.join(name))?;
     }
     Ok(bin)
+}
+
+/// Builds the runtime and the shim with failpoints into target/bin/failpoints. They are for tests only, so they needn't
+/// be optimised.
+pub(crate) fn failpoints() -> Result<()> {
+    let target = host()?;
+    let bin = target_dir().join("bin/failpoints");
+    std::fs::create_dir_all(&bin).with_context(|| format!("can't create {}", bin.display()))?;
+    for (package, name) in FAILPOINTS {
+        let mut command =
+            cargo(&["rustc", "--target", &target, "--package", package, "--features", "failpoints"]);
+        // Stripped: `corten` copies itself into memory before it meets a container.
+        run(linked_statically(&mut command, &target).args(["--bin", name, "--", "-C", "strip=symbols"]))?;
+        install(&target_dir().join(&target).join("debug").join(name), &bin.join(name))?;
+    }
+    Ok(())
+}
+
+/// The flags are the target's, not RUSTFLAGS, and --target is given: build scripts and proc macros stay dynamic.
+fn linked_statically<'a>(command: &'a mut Command, target: &str) -> &'a mut Command {
+    let flags = format!("CARGO_TARGET_{}_RUSTFLAGS", target.to_uppercase().replace('-', "_"));
+    command.env(flags, "-C target-feature=+crt-static")
 }
 
 fn packages(list: &[(&'static str, &'static str)]) -> Vec<&'static str> {

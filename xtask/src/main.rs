@@ -28,6 +28,7 @@ cargo xtask COMMAND
   check                format, clippy, layers, unit tests
   layers               fail on a dependency that points upwards
   build                release binaries into target/bin
+  build failpoints     runtime and shim for tests that kill them at each step, into target/bin/failpoints
   bench [ROUNDS [RUNS]]  corten beside runc and crun, as ratios; memory of an idle pod (root)
   codegen [--check]    Rust from proto/ (with `cargo run -p xtask --features codegen --`)
 ";
@@ -38,6 +39,7 @@ fn main() -> Result<()> {
     match args.as_slice() {
         ["bench", options @ ..] => bench::bench(options),
         ["build"] => build::build().map(drop),
+        ["build", "failpoints"] => build::failpoints(),
         ["check"] | ["test", "check"] => check::check(),
         ["quickstart"] => quickstart::quickstart(),
         ["layers"] => layers::check(),

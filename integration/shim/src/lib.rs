@@ -23,8 +23,11 @@ pub struct Pod<'a> {
     pub shims: Shims,
     /// The pod's shim.
     pub shim: Shim,
+    /// Its PID.
+    pub shim_pid: u32,
     /// Where the shim lives.
     pub dir: PathBuf,
+    name: String,
     state: PathBuf,
 }
 
@@ -53,23 +56,32 @@ pub fn on(kind: Kind, name: &str, body: impl AsyncFnOnce(&Pod<'_>) -> Result<()>
 
 impl<'a> Pod<'a> {
     async fn start(scope: &'a Scope, runtime: &'a Runtime) -> Result<Self> {
+        Self::with(scope, runtime, "pod", integration_support::binary("containerd-shim-corten-v2")?).await
+    }
+
+    /// A pod of that name whose shim is `binary`.
+    ///
+    /// # Errors
+    /// When it doesn't start.
+    pub async fn with(scope: &'a Scope, runtime: &'a Runtime, name: &str, binary: PathBuf) -> Result<Self> {
         let state = scope.make_dir("state")?;
-        let dir = scope.make_dir("state/pods/pod")?;
+        let dir = scope.make_dir(&format!("state/pods/{name}"))?;
         let shims = Shims::new(ShimConfig {
-            binary: integration_support::binary("containerd-shim-corten-v2")?,
+            binary,
             runtime_binary: runtime_binary(scope, runtime)?,
             runtime_root: runtime.root().to_owned(),
             state_dir: state.clone(),
             namespace: "test".to_owned(),
         });
-        let shim = shims.start(&scope.id("pod"), &dir).await.context("start the shim")?;
-        Ok(Self { scope, runtime, shims, shim, dir, state })
+        let shim = shims.start(&scope.id(name), &dir).await.context("start the shim")?;
+        let shim_pid = shim.pid().await?;
+        Ok(Self { scope, runtime, shims, shim, shim_pid, dir, name: name.to_owned(), state })
     }
 
     /// The pod's id.
     #[must_use]
     pub fn id(&self) -> String {
-        self.scope.id("pod")
+        self.scope.id(&self.name)
     }
 
     /// Where the container's log goes.
@@ -141,7 +153,10 @@ impl<'a> Pod<'a> {
     }
 
     /// Takes all away that a test has left in the shim, and the shim.
-    async fn clean(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// When that can't be done, or something is left.
+    pub async fn clean(&self) -> Result<()> {
         match self.shims.reconnect(&self.id(), &self.dir).await? {
             Some(shim) => {
                 for task in shim.list().await? {

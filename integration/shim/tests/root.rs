@@ -4,6 +4,7 @@
 mod root {
     pub(crate) mod crash;
     pub(crate) mod exec;
+    pub(crate) mod hostile;
     pub(crate) mod io;
     pub(crate) mod lifecycle;
     pub(crate) mod logs;

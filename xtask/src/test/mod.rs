@@ -100,6 +100,7 @@ pub(crate) fn interop(filter: &[&str]) -> Result<()> {
 fn privileged(packages: &[&str], filter: &[&str]) -> Result<()> {
     prepare()?;
     let bin = build::build()?;
+    build::failpoints()?;
     run_in(Needs::Root, packages, filter, Some(bin))?.verdict()
 }
 

@@ -1,14 +1,16 @@
 //! Crash-safe, versioned records and locks under a state directory.
 //!
-//! Three things that every part of Corten which outlives its process needs:
+//! What every part of Corten which outlives its process needs:
 //!
 //! - [`write_atomic`]: a file is there whole or not at all, whenever the process or the machine dies;
 //! - [`Store`]: a directory of JSON records, one file `<id>.json` per record, each `{"version":N,"data":...}`;
-//! - [`Lock`]: flock(2) on a file, so that two processes don't work on the same thing.
+//! - [`Lock`]: flock(2) on a file, so that two processes don't work on the same thing;
+//! - [`failpoint`]: for tests that kill a process between any two of its steps.
 #![forbid(unsafe_code)]
 
 mod atomic;
 mod error;
+pub mod failpoint;
 mod lock;
 mod store;
 

@@ -23,6 +23,7 @@ use crate::{
     CreateOptions, Error, Result, Runtime, State, Status,
     cgroup::{self, CgroupDoing},
     error::Doing,
+    failpoint::Failpoint,
     filter, hooks, net_devices,
     plan::{Circumstances, Mount, Plan},
     privilege::{in_user_namespace, is_unprivileged},
@@ -103,15 +104,18 @@ impl Runtime {
         support::joins(&plan, &joins)?;
         let relayed = mode == Mode::Run;
         let console = connect(options.console_socket.as_deref(), plan.process.terminal, relayed)?;
+        Failpoint::CreatePlanned.pass()?;
         home.make()?;
         undo.push("remove the state directory", {
             let home = home.clone();
             move || home.remove()
         });
+        Failpoint::CreateHome.pass()?;
 
         let linux = bundle.spec.linux().as_ref();
         let place = cgroup::place(self, linux, id)?;
         home.note_cgroup(&place)?;
+        Failpoint::CreateNoted.pass()?;
         let resources = linux.and_then(|linux| linux.resources().clone()).unwrap_or_default();
         let cgroup = if self.is_rootless() {
             rootless::create(&place, linux, &resources)?
@@ -122,10 +126,12 @@ impl Runtime {
             let cgroup = cgroup.clone();
             move || cgroup::destroy(&cgroup)
         });
+        Failpoint::CreateCgroup.pass()?;
         let entrance = cgroup.entrance().cgroup("open", &place)?;
         let groups = resource_groups(id, &plan, undo)?;
 
         let fifo = (mode == Mode::Create).then(|| make_fifo(&home)).transpose()?;
+        Failpoint::CreateFifo.pass()?;
         let creation = Creation {
             // Without privileges nothing can be mounted before there is a user namespace: then init does it.
             sources: (!is_unprivileged()).then(|| Sources::open(&plan)).transpose()?,
@@ -134,6 +140,7 @@ impl Runtime {
             state: initial_state(id, &bundle, &plan),
             plan: &plan,
         };
+        Failpoint::CreateSources.pass()?;
         let (ours, theirs) = sync::pair()?;
         let wires = Wires {
             channel: theirs,
@@ -153,6 +160,7 @@ impl Runtime {
         let killer = child.pidfd.try_clone().doing(|| "duplicate a pidfd".to_owned())?;
         let pid = child.pid;
         undo.push("kill init", move || crate::spawn::parent::kill(pid, &killer));
+        Failpoint::CreateCloned.pass()?;
         drop(creation.sources);
         child.map_ids(&plan.namespaces)?;
         child.oom_score(plan.process.oom_score_adj)?;
@@ -163,9 +171,11 @@ impl Runtime {
             let namespace = joined_net.map_or_else(|| own_net(child.pid), Ok)?;
             net_devices::give(&plan.net_devices, &namespace, undo)?;
         }
+        Failpoint::CreateMapped.pass()?;
         let identity = Identity::new(child.pid, child.pidfd.as_fd()).doing(|| "identify init".to_owned())?;
         let record = record(&bundle, &plan, creation.state, (identity, cgroup, groups), filter.as_ref());
         home.save(&record, &filter::to_bytes(filter.as_ref()))?;
+        Failpoint::CreateSaved.pass()?;
         let mut made = Made { home, record, child, terminal: None, hooked: false };
         match made.attend(&plan, options, mode) {
             Ok(()) => Ok(made),
@@ -189,6 +199,7 @@ impl Made {
             self.wait_for("mounting", |message| matches!(message, FromInit::Mounted))?;
             self.hooked = true;
             self.run_hooks(plan)?;
+            Failpoint::CreateHooks.pass()?;
             self.child.channel.order(FromParent::Continue)?;
         }
         if let Some(agent) = &self.record.agent.clone() {
@@ -199,16 +210,19 @@ impl Made {
         }
         if mode == Mode::Create {
             self.wait_for("setting up", |message| matches!(message, FromInit::Ready))?;
+            Failpoint::CreateReady.pass()?;
             // From here on it is created, and can be started.
             fs::rename(self.home.file(CREATING), self.home.file(FIFO))
                 .doing(|| "make the exec fifo available".to_owned())?;
+            Failpoint::CreateAvailable.pass()?;
         }
         if let Some(path) = &options.pid_file {
             write_pid_file(path, self.child.pid)?;
+            Failpoint::CreatePidFile.pass()?;
         }
         // The state is saved: whatever becomes of us, the container can be found and deleted.
         match self.child.channel.order(FromParent::Go) {
-            Ok(()) => Ok(()),
+            Ok(()) => Failpoint::CreateGo.pass(),
             // Init has failed before it read this: its last words say why.
             Err(error) => match self.child.hear_or_end() {
                 Ok(Some(_)) => Err(error),

@@ -16,6 +16,7 @@ use crate::{
     Error, Result, Runtime, Status,
     cgroup::{self, CgroupDoing},
     error::chain,
+    failpoint::Failpoint,
     hooks,
     query::Now,
     record::Home,
@@ -37,11 +38,13 @@ impl Runtime {
             Err(error @ Error::Record { .. }) if force => return self.delete_unreadable(id, error),
             other => other?,
         };
+        Failpoint::DeleteLoaded.pass()?;
         if now.status != Status::Stopped {
             if !force {
                 return Err(Error::Status { id: id.to_owned(), status: now.status, operation: "delete" });
             }
             stop(&now)?;
+            Failpoint::DeleteStopped.pass()?;
         }
         self.take_away(&now)
     }
@@ -50,12 +53,14 @@ impl Runtime {
     pub(crate) fn take_away(&self, now: &Now) -> Result<()> {
         let record = &now.record;
         cgroup::destroy(&record.cgroup)?;
+        Failpoint::DeleteCgroup.pass()?;
         if let Some(groups) = &record.rdt {
             groups.remove()?;
         }
         now.home.remove()?;
+        Failpoint::DeleteHome.pass()?;
         hooks::poststop(record);
-        Ok(())
+        Failpoint::DeleteHooks.pass()
     }
 
     /// Nothing is known of it but its directory.

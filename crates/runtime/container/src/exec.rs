@@ -10,6 +10,7 @@ use crate::{
     cgroup::CgroupDoing,
     create::{connect, listen_fds, send_pidfd, write_pid_file},
     error::Doing,
+    failpoint::Failpoint,
     filter,
     foreground::Foreground,
     plan::{self, Circumstances, ProcessPlan},
@@ -38,6 +39,7 @@ impl Runtime {
             _ => return Err(wrong()),
         }
         let Some(target) = &now.init else { return Err(wrong()) };
+        Failpoint::ExecLoaded.pass()?;
         let problems = |problems| Error::Config { bundle: now.record.bundle.clone(), problems };
         let circumstances = Circumstances { listen_fds: listen_fds(), ..Circumstances::default() };
         let plan = plan::exec(&with_affinity(&options.process, &now.record.process), circumstances)
@@ -158,12 +160,14 @@ fn attend(
 ) -> Result<Outcome, (Error, OwnedFd)> {
     let relay = plan.terminal && options.console_socket.is_none() && !options.detach;
     let begin = || -> Result<Option<OwnedFd>> {
+        Failpoint::ExecCloned.pass()?;
         child.oom_score(plan.oom_score_adj)?;
         if let Some(path) = &options.pidfd_socket {
             send_pidfd(path, &child.pidfd)?;
         }
         if let Some(path) = &options.pid_file {
             write_pid_file(path, child.pid)?;
+            Failpoint::ExecPidFile.pass()?;
         }
         if let Some(groups) = &record.rdt {
             groups.enter(child.pid)?;
@@ -180,11 +184,13 @@ fn attend(
             agent.hand_over(&child, number, &record.state(Status::Running))?;
         }
         child.channel.order(FromParent::Go).ok(); // because a child that has died says why below
+        Failpoint::ExecGo.pass()?;
         while let Some(message) = child.hear_or_end()? {
             if let FromInit::Terminal(master) = message {
                 terminal = Some(master);
             }
         }
+        Failpoint::ExecRuns.pass()?;
         Ok(terminal)
     };
     let foreground = if options.detach { None } else { Some(Foreground::begin()) };

@@ -20,6 +20,7 @@ mod create;
 mod delete;
 mod error;
 mod exec;
+pub mod failpoint;
 mod filter;
 mod foreground;
 mod hooks;

@@ -1,6 +1,9 @@
 //! `state`, `list`, `ps`: looking without touching.
 
-use std::{fs, io, os::fd::OwnedFd};
+use std::{
+    fs, io,
+    os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
+};
 
 use oci_spec::runtime::Process;
 
@@ -31,7 +34,7 @@ impl Runtime {
         let status = match &init {
             None => Status::Stopped,
             Some(_) if record.cgroup.is_frozen().unwrap_or(false) => Status::Paused,
-            Some(_) if home.file(FIFO).symlink_metadata().is_ok() => Status::Created,
+            Some(_) if awaits_start(&home) => Status::Created,
             Some(_) if home.file(CREATING).symlink_metadata().is_ok() => Status::Creating,
             Some(_) => Status::Running,
         };
@@ -101,4 +104,11 @@ impl Runtime {
         }
         record.cgroup.pids().cgroup("list the processes of", record.cgroup.path())
     }
+}
+
+/// Whether init waits at the exec fifo. That there's a fifo isn't enough: who has let init go may have been killed
+/// before it removed it. Then nobody reads it any more.
+fn awaits_start(home: &Home) -> bool {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).custom_flags(nix::libc::O_NONBLOCK).open(home.file(FIFO)).is_ok()
 }

@@ -27,7 +27,10 @@ use nix::{
 use oci_spec::runtime::{Hook, Process, Spec};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, State, Status, error::Doing, filter::Filter, notify::Agent, rdt::Groups};
+use crate::{
+    Error, Result, State, Status, error::Doing, failpoint::Failpoint, filter::Filter, notify::Agent,
+    rdt::Groups,
+};
 
 const VERSION: u32 = 1;
 const FILE: &str = "state.json";
@@ -210,10 +213,12 @@ impl Home {
 
     /// Gives the id free again.
     pub(crate) fn remove(&self) -> Result<()> {
-        // What there is, is known: that spares reading the directory.
-        for name in [FILE, CGROUP, FIFO, CREATING] {
+        // What there is, is known: that spares reading the directory. The record last: while there is one, a delete
+        // that was killed can be repeated.
+        for name in [CGROUP, FIFO, CREATING, FILE] {
             fs::remove_file(self.file(name)).ok(); // because remove_dir tells if anything is left
         }
+        Failpoint::DeleteRecord.pass()?;
         let removed = match fs::remove_dir(&self.path) {
             Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => fs::remove_dir_all(&self.path),
             other => other,

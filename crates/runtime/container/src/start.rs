@@ -14,6 +14,7 @@ use nix::{
 use crate::{
     Error, Result, Runtime, Status,
     error::{Doing, chain},
+    failpoint::Failpoint,
     hooks,
     record::{CREATING, FIFO, Home, Record},
     spawn::sync::decode_failure,
@@ -28,7 +29,8 @@ impl Runtime {
     pub fn start(&self, id: &str) -> Result<()> {
         let home = Home::new(&self.root, id)?;
         let record = home.load()?;
-        match release(&home, &record).and_then(|()| poststart(&record)) {
+        Failpoint::StartLoaded.pass()?;
+        match start(&home, &record) {
             // runtime-spec, steps 7 and 9: stop the container, and go on at step 12, its destruction.
             Err(error @ Error::Hook { .. }) => match self.delete(id, true) {
                 Ok(()) => Err(error),
@@ -37,6 +39,14 @@ impl Runtime {
             other => other,
         }
     }
+}
+
+/// Lets init go, and runs the hooks that come after the program has started.
+fn start(home: &Home, record: &Record) -> Result<()> {
+    release(home, record)?;
+    Failpoint::StartRuns.pass()?;
+    poststart(record)?;
+    Failpoint::StartHooks.pass()
 }
 
 /// Runs the hooks that come after the program has started.
@@ -57,18 +67,22 @@ fn release(home: &Home, record: &Record) -> Result<()> {
         fs::OpenOptions::new().write(write).read(!write).custom_flags(libc::O_NONBLOCK).open(&path)
     };
     let mut fifo = match open(true) {
-        Err(e) if e.raw_os_error() == Some(libc::ENXIO) => return Err(wrong(Status::Stopped)),
+        // Nobody reads it: init has ended, or it runs already, and the `start` that let it go was killed.
+        Err(e) if e.raw_os_error() == Some(libc::ENXIO) => return Err(wrong(status_now(home, record))),
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(wrong(status_now(home, record))),
         other => other.doing(doing)?,
     };
     // For the error, while the path exists; a reader of ours would keep POLLERR away, so it's opened by number later.
     let again = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fifo));
+    Failpoint::StartOpened.pass()?;
     io::Write::write_all(&mut fifo, b"0").doing(|| "let container init go".to_owned())?;
+    Failpoint::StartReleased.pass()?;
     match fs::remove_file(&path) {
         // Another start was faster: this one has no part in it.
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(wrong(Status::Running)),
         other => other.doing(|| format!("remove the exec fifo {}", path.display()))?,
     }
+    Failpoint::StartRemoved.pass()?;
     wait_for_error(&fifo).doing(|| "wait for the program to start".to_owned())?;
     let mut said = Vec::new();
     let reader = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(again);

@@ -5,6 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::Pid;
 use serde::Deserialize;
 
 use crate::error::{Error, classify};
@@ -119,15 +122,31 @@ impl Runtime {
     /// # Errors
     /// [`Error`]
     pub fn exec(&self, id: &str, process_json: &[u8], pid_file: &Path, io: Io) -> Result<Launch, Error> {
+        self.exec_in(id, process_json, pid_file, io, None)
+    }
+
+    /// As [`Runtime::exec`], in a cgroup below the container's: `--cgroup` of the runtimes that have it.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub fn exec_in(
+        &self,
+        id: &str,
+        process_json: &[u8],
+        pid_file: &Path,
+        io: Io,
+        cgroup: Option<String>,
+    ) -> Result<Launch, Error> {
         let process = Scratch::new(c"process.json", process_json)
             .map_err(|source| self.prepare("exec", id, "put the process into memory", source))?;
-        let arguments = vec![
+        let mut arguments = vec![
             "--detach".into(),
             "--process".into(),
             process.path().into(),
             "--pid-file".into(),
             pid_file.into(),
         ];
+        arguments.extend(cgroup.into_iter().flat_map(|cgroup| ["--cgroup".into(), cgroup.into()]));
         self.launch("exec", id, arguments, io)
     }
 
@@ -137,8 +156,14 @@ impl Runtime {
     /// [`Error`]
     pub async fn exec_started(&self, launch: Launch, pid_file: &Path) -> Result<Started, Error> {
         let id = launch.id.clone();
-        launch.done().await?;
-        let started = self.started("exec", &id, pid_file);
+        let done = launch.done().await;
+        let started = match done {
+            Ok(()) => self.started("exec", &id, pid_file),
+            Err(error) => {
+                kill_left(pid_file);
+                Err(error)
+            }
+        };
         let _ = std::fs::remove_file(pid_file); // volatile, in the bundle: goes with it
         started
     }
@@ -272,6 +297,19 @@ impl Runtime {
 
     fn prepare(&self, verb: &'static str, id: &str, what: &'static str, source: io::Error) -> Error {
         Error::Prepare { verb, id: id.to_owned(), what, source }
+    }
+}
+
+/// A runtime that was killed at the wrong moment leaves a process behind that nobody asks for any more. It's in a
+/// session of its own, and has fallen to us.
+fn kill_left(pid_file: &Path) {
+    let pid = std::fs::read_to_string(pid_file).ok().and_then(|text| text.trim().parse::<i32>().ok());
+    let Some(pid) = pid.filter(|pid| *pid > 1).map(Pid::from_raw) else { return };
+    // Only a child of ours: unreaped, its PID is its own.
+    let look = WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT | WaitPidFlag::WEXITED;
+    if waitid(Id::Pid(pid), look).is_ok() {
+        let _ = killpg(pid, Signal::SIGKILL); // it may have ended
+        let _ = kill(pid, Signal::SIGKILL);
     }
 }
 

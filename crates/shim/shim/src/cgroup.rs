@@ -72,9 +72,25 @@ impl Cgroup {
 
     /// Kills all that is left here.
     pub(crate) fn kill_all(&self) {
-        for pid in self.pids() {
-            let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL); // it may have ended meanwhile
-        }
+        kill_each(&self.pids());
+    }
+
+    /// Its directory in the version 2 hierarchy, be it without controllers; None if there is none.
+    pub(crate) fn version_2(&self) -> Option<PathBuf> {
+        let dir = match self {
+            Self::Unified(dir) => dir.clone(),
+            Self::Legacy(path) => Path::new(MOUNT).join("unified").join(path.trim_start_matches('/')),
+        };
+        dir.join("cgroup.procs").exists().then_some(dir)
+    }
+
+    /// Whether it stands still, whoever has frozen it.
+    pub(crate) fn is_frozen(&self) -> bool {
+        let (file, moving) = match self {
+            Self::Unified(dir) => (dir.join("cgroup.freeze"), "0"),
+            Self::Legacy(_) => (self.dir("freezer").join("freezer.state"), "THAWED"),
+        };
+        std::fs::read_to_string(file).is_ok_and(|state| state.trim() != moving)
     }
 
     /// What Task.Stats answers.
@@ -215,6 +231,19 @@ fn number(file: &Path) -> u64 {
     match std::fs::read_to_string(file).unwrap_or_default().trim() {
         "max" => u64::MAX,
         text => text.parse().unwrap_or(0),
+    }
+}
+
+/// Kills all in this directory of a hierarchy and below.
+pub(crate) fn kill_below(dir: &Path) {
+    let mut pids = Vec::new();
+    collect(dir, &mut pids);
+    kill_each(&pids);
+}
+
+fn kill_each(pids: &[u32]) {
+    for pid in pids {
+        let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL); // it may have ended meanwhile
     }
 }
 

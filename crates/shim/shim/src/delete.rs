@@ -1,6 +1,7 @@
 //! `delete`: a shim was killed, this clears up after it. Prints containerd's DeleteResponse.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
@@ -26,6 +27,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let deleted = delete_container(args, &bundle);
     // The rest even if that failed: as little as possible shall be left.
     let unmounted = mounts::unmount_all(&bundle.join("rootfs"));
+    forget_socket(&bundle);
     let exit = bundle::read(&bundle, "exit.json").unwrap_or(ExitRecord {
         exit_status: 137,
         exited_at_ns: now_ns(),
@@ -40,6 +42,15 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         exited_at: to_timestamp(exit.exited_at_ns),
     };
     std::io::stdout().write_all(&answer.encode_to_vec()).context("print the answer")
+}
+
+/// A shim that was killed leaves its socket behind. The one of a pod's other container still listens.
+fn forget_socket(bundle: &Path) {
+    let Ok(address) = std::fs::read_to_string(bundle.join("address")) else { return };
+    let socket = Path::new(address.trim().trim_start_matches("unix://"));
+    if UnixStream::connect(socket).is_err_and(|e| e.kind() == ErrorKind::ConnectionRefused) {
+        let _ = std::fs::remove_file(socket); // the next shim of that name would do it, too
+    }
 }
 
 fn delete_container(args: &Args, bundle: &Path) -> anyhow::Result<()> {

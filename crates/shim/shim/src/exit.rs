@@ -15,6 +15,7 @@ use corten_task_api::proto::containerd::events::{TaskExit, TaskOom};
 use corten_task_api::time::to_timestamp;
 
 use crate::bundle::{self, ExitRecord};
+use crate::failpoint::Failpoint;
 use crate::serve::Shim;
 use crate::task::{Phase, Process, Task};
 
@@ -25,6 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) async fn watch_init(shim: Rc<Shim>, task: Rc<Task>, end: Watch) {
     let exited = end.await;
     settled(&task.init).await;
+    Failpoint::ExitSeen.see();
     let oom_killed = {
         let cgroup = task.cgroup.borrow();
         if let Some(cgroup) = cgroup.as_ref().filter(|_| !task.own_pid_namespace) {
@@ -35,16 +37,19 @@ pub(crate) async fn watch_init(shim: Rc<Shim>, task: Rc<Task>, end: Watch) {
     if let Some(io) = task.init.io() {
         io.drain();
     }
+    Failpoint::ExitDrained.see();
     let record = ExitRecord { exit_status: exited.status, exited_at_ns: exited.at_ns, oom_killed };
     if let Err(error) = bundle::write(&task.bundle, "exit.json", &record, Durability::Synced) {
         tracing::warn!(id = %task.id, error = ?error, "the exit status can't be kept");
     }
+    Failpoint::ExitRecorded.see();
     let pid = task.init.phase().pid();
     stop(&task.init, record);
     if oom_killed {
         shim.events.publish("oom", "TaskOOM", &TaskOom { container_id: task.id.clone() });
     }
     shim.events.publish("exit", "TaskExit", &event(&task, &task.id, pid, exited));
+    Failpoint::ExitTold.see();
 }
 
 /// Waits for an exec to end.

@@ -11,14 +11,14 @@ use integration_shim::Pod;
 
 crate::each_runtime!(garbage_is_answered_or_the_connection_closed, unknown_names_are_unimplemented);
 
-fn connect(pod: &Pod<'_>) -> Result<UnixStream> {
+pub(crate) fn connect(pod: &Pod<'_>) -> Result<UnixStream> {
     let address = std::fs::read_to_string(pod.dir.join("address"))?;
     let stream = UnixStream::connect(address.strip_prefix("unix://").context("not an address")?)?;
     stream.set_read_timeout(Some(integration_support::DEADLINE))?;
     Ok(stream)
 }
 
-fn frame(stream: u32, kind: u8, data: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(stream: u32, kind: u8, data: &[u8]) -> Vec<u8> {
     let mut frame = (data.len() as u32).to_be_bytes().to_vec();
     frame.extend_from_slice(&stream.to_be_bytes());
     frame.extend_from_slice(&[kind, 0]);

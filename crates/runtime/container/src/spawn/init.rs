@@ -24,6 +24,7 @@ use super::sync::{Channel, FromInit, FromParent, encode_failure};
 use crate::{
     Error, Result, State, Status,
     error::Doing,
+    failpoint::Failpoint,
     hooks,
     plan::{Plan, ProcessPlan},
     privilege::may_set_groups,
@@ -109,9 +110,12 @@ pub(crate) fn create(wires: &Wires, creation: &Creation<'_>) -> Result<Infallibl
         }
     };
     let late = mount::all(root.as_fd(), plan, &sources.mounts)?;
+    Failpoint::InitMounts.pass()?;
     dev::populate(root.as_fd(), &plan.devices, &sources.devices)?;
+    Failpoint::InitDevices.pass()?;
     make_cwd(&root, &plan.process);
     hooks_before_pivot(wires, creation)?;
+    Failpoint::InitHooks.pass()?;
     // From the container's own devpts; its slave becomes /dev/console, so before the root may become read-only.
     if plan.process.terminal {
         let socket = wires.console.as_ref().map(AsFd::as_fd);
@@ -124,6 +128,7 @@ pub(crate) fn create(wires: &Wires, creation: &Creation<'_>) -> Result<Infallibl
     late.finish()?;
     rootfs::enter(root.as_fd(), &plan.rootfs, creation.no_pivot)?;
     rootfs::finish(root.as_fd(), &plan.rootfs)?;
+    Failpoint::InitPivot.pass()?;
     drop(root);
     sysctl::names(plan)?;
     if let Some(persona) = plan.personality {
@@ -134,10 +139,13 @@ pub(crate) fn create(wires: &Wires, creation: &Creation<'_>) -> Result<Infallibl
         corten_sys::sched::set_memory_policy(*mode, nodes).doing(|| "set the memory policy".to_owned())?;
     }
     let path = become_process(wires, &plan.process, setgroups)?;
+    Failpoint::InitProcess.pass()?;
     if wires.fifo.is_some() {
         wires.channel.tell(&FromInit::Ready)?;
+        Failpoint::InitReady.pass()?;
     }
     wires.channel.await_order(FromParent::Go)?;
+    Failpoint::InitGo.pass()?;
     run_program(wires, plan, creation, path)
 }
 
@@ -148,8 +156,10 @@ pub(crate) fn exec(
     (join, target): (Namespaces, &OwnedFd),
     setgroups: bool,
 ) -> Result<Infallible> {
+    Failpoint::JoinBorn.pass()?;
     limits::affinity(plan.affinity.initial.as_deref())?;
     join_cgroups(wires)?;
+    Failpoint::JoinCgroup.pass()?;
     if plan.affinity.initial.is_none() {
         limits::all_cpus();
     }
@@ -165,6 +175,7 @@ pub(crate) fn exec(
     if join.contains(Namespaces::USER) {
         process::set_user(0, 0, None).doing(|| "become root of the user namespace".to_owned())?;
     }
+    Failpoint::JoinNamespaces.pass()?;
     if plan.terminal {
         let root =
             open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).doing(|| "open /".to_owned())?;
@@ -172,7 +183,9 @@ pub(crate) fn exec(
         console::set_up(root.as_fd(), plan, socket, &wires.channel, false)?;
     }
     let path = become_process(wires, plan, setgroups)?;
+    Failpoint::JoinProcess.pass()?;
     wires.channel.await_order(FromParent::Go)?;
+    Failpoint::JoinGo.pass()?;
     if loads_late(wires, plan) {
         load_seccomp(wires)?;
     }
@@ -182,8 +195,10 @@ pub(crate) fn exec(
 /// Everything up to having a mount of the rootfs.
 fn enter_namespaces(wires: &Wires, creation: &Creation<'_>) -> Result<OwnedFd> {
     let plan = creation.plan;
+    Failpoint::InitBorn.pass()?;
     // Before the cgroup namespace, whose root is where we are when it is made.
     join_cgroups(wires)?;
+    Failpoint::InitCgroup.pass()?;
     // After it, as the cpuset decides which CPUs there are.
     limits::all_cpus();
     if plan.namespaces.new.contains(Namespaces::USER) {
@@ -208,6 +223,7 @@ fn enter_namespaces(wires: &Wires, creation: &Creation<'_>) -> Result<OwnedFd> {
     }
     // Modes are what they're said to be until the program's umask is set.
     umask(Mode::empty());
+    Failpoint::InitNamespaces.pass()?;
     rootfs::prepare(&plan.rootfs)
 }
 
@@ -346,7 +362,7 @@ fn run_program(wires: &Wires, plan: &Plan, creation: &Creation<'_>, path: CStrin
             other => break other.map(drop).doing(|| "wait for start".to_owned())?,
         }
     }
-    let Err(error) = finish(wires, plan, creation, path);
+    let Err(error) = Failpoint::InitStarted.pass().and_then(|()| finish(wires, plan, creation, path));
     // `start` reads this once nobody holds the fifo open for reading, that is when we're gone.
     let bytes = encode_failure(&error);
     nix::unistd::write(fifo, bytes.get(..4096).unwrap_or(&bytes)).ok(); // because there's nobody else to tell
@@ -376,6 +392,7 @@ fn become_program(wires: &Wires, plan: &ProcessPlan, path: CString) -> Result<In
         sys_exec::keep_on_exec(number.cast_signed())
             .doing(|| format!("pass on descriptor {number}: is it open?"))?;
     }
+    Failpoint::InitExec.pass()?;
     Err(execve::execve(&path, plan.args.clone(), env))
 }
 
@@ -383,14 +400,17 @@ fn become_program(wires: &Wires, plan: &ProcessPlan, path: CString) -> Result<In
 /// does that. True in that process, when it's done; false in init.
 pub(crate) fn help(
     wires: &Wires,
+    reporter: &Channel,
     new: Namespaces,
     prepare: impl FnOnce(&Wires) -> Result<()>,
 ) -> Result<bool> {
     prepare(wires)?;
+    Failpoint::HelperJoined.pass()?;
     match process::clone(new, None, true).doing(|| "clone container init".to_owned())? {
         process::Forked::Child => Ok(false),
         process::Forked::Parent { pid, pidfd } => {
-            wires.channel.tell(&FromInit::Born { pid, pidfd })?;
+            Failpoint::HelperCloned.pass()?;
+            reporter.tell(&FromInit::Born { pid, pidfd })?;
             Ok(true)
         }
     }

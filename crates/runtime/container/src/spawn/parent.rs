@@ -19,11 +19,12 @@ use nix::{
 use super::{
     idmap,
     init::{self, Creation, Wires},
-    sync::{Channel, FromInit, FromParent},
+    sync::{self, Channel, FromInit, FromParent},
 };
 use crate::{
     Error, Result,
     error::Doing,
+    failpoint::Failpoint,
     plan::{Join, NamespacePlan},
     privilege::is_unprivileged,
     procfs::Proc,
@@ -137,23 +138,29 @@ pub(crate) fn through_helper(
     prepare: impl FnOnce(&Wires) -> Result<()>,
     live: impl FnOnce(&Wires) -> Result<Infallible>,
 ) -> Result<Child> {
+    // A channel of its own: it ends with the intermediate process, whatever init does.
+    let (report, reporter) = sync::pair()?;
     let forked = clone_into(&mut wires, Namespaces::empty());
     let forked = forked.doing(|| "clone an intermediate process".to_owned())?;
     let Forked::Parent { pid: helper, .. } = forked else {
-        drop(ours);
-        match init::help(&wires, new, prepare) {
+        drop((ours, report));
+        match init::help(&wires, &reporter, new, prepare) {
             Ok(true) => process::exit(0),
             Ok(false) => {
+                drop(reporter);
                 // All that is joined, is.
                 wires.join.clear();
                 wires.joined = true;
                 init::live(wires, live)
             }
-            Err(error) => init::live(wires, |_| Err(error)),
+            Err(error) => {
+                reporter.tell(&FromInit::Failed(error)).ok(); // because the parent sees that we've failed
+                process::exit(1)
+            }
         }
     };
-    drop(wires);
-    let heard = ours.hear();
+    drop((wires, reporter));
+    let heard = report.hear();
     let status = process::wait(helper).doing(|| "wait for the intermediate process".to_owned())?;
     match heard? {
         Some(FromInit::Born { pid, pidfd }) => Ok(Child { pid, pidfd, channel: ours }),
@@ -239,13 +246,21 @@ pub(crate) fn kill(pid: i32, pidfd: &OwnedFd) -> Result<()> {
 /// A user namespace with these mappings, of which nobody is a member any more: for id-mapped mounts.
 pub(crate) fn user_namespace(uid_map: &str, gid_map: &str) -> Result<OwnedFd> {
     let doing = || "make a user namespace for an id-mapped mount".to_owned();
+    let us = nix::unistd::getpid();
     let (pid, pidfd) = match process::clone(Namespaces::USER, None, false).doing(doing)? {
         Forked::Parent { pid, pidfd } => (pid, pidfd),
         Forked::Child => loop {
+            // Whoever holds it must not outlive us.
+            let tied = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
+            if tied.is_err() || nix::unistd::getppid() != us {
+                process::exit(1);
+            }
             nix::unistd::pause();
         },
     };
-    let made = Proc::mounted()
+    let made = Failpoint::CreateIdmap
+        .hit()
+        .and_then(|()| Proc::mounted())
         .and_then(|proc| {
             proc.write_of(pid, "uid_map", uid_map).and_then(|()| proc.write_of(pid, "gid_map", gid_map))
         })

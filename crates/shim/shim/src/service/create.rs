@@ -15,6 +15,7 @@ use prost::Message;
 use super::check_id;
 use crate::bundle::{self, Config, RuntimeRecord};
 use crate::cgroup::Cgroup;
+use crate::failpoint::Failpoint;
 use crate::io::{ProcessIo, Stdio};
 use crate::serve::Shim;
 use crate::task::{Phase, Process, Task};
@@ -94,6 +95,7 @@ async fn create_container(
     task: &Rc<Task>,
     request: &CreateTaskRequest,
 ) -> Result<u32, Status> {
+    Failpoint::CreateTaken.pass()?;
     let record = RuntimeRecord {
         binary: task.runtime.binary.to_string_lossy().into_owned(),
         root: task.runtime.root.as_ref().map(|root| root.to_string_lossy().into_owned()),
@@ -103,7 +105,12 @@ async fn create_container(
     bundle::write(&task.bundle, "runtime.json", &record, Durability::Volatile)
         .map_err(|e| Status::from_error(Code::Internal, &e))?;
     let _ = std::fs::remove_file(task.bundle.join("exit.json")); // an earlier attempt's
-    mounts::mount_all(&request.rootfs, &task.rootfs())?;
+    // What follows is taken back when it fails.
+    let mounted =
+        Failpoint::CreateNoted.pass().and_then(|()| mounts::mount_all(&request.rootfs, &task.rootfs()));
+    if let Err(error) = mounted {
+        return Err(undo(task, error, true).await);
+    }
     match run_runtime(shim, task).await {
         Ok(pid) => Ok(pid),
         Err((error, nothing_of_ours)) => Err(undo(task, error, nothing_of_ours).await),
@@ -113,18 +120,22 @@ async fn create_container(
 /// The flag with the error says that the container isn't this call's.
 async fn run_runtime(shim: &Rc<Shim>, task: &Rc<Task>) -> Result<u32, (Status, bool)> {
     let ours = |status| (status, false);
+    Failpoint::CreateMounted.pass().map_err(|e| (e, true))?;
     let (io, for_runtime) = ProcessIo::open(&task.init.stdio, &shim.socket_dir).map_err(|e| (e, true))?;
+    Failpoint::CreateOpened.pass().map_err(|e| (e, true))?;
     let started = task
         .runtime
         .create(&task.id, &task.bundle, for_runtime)
         .await
         .map_err(|e| (error::runtime(&e), e.kind() == Kind::Exists))?;
     let pid = started.pid;
+    Failpoint::CreateCreated.pass().map_err(ours)?;
     *task.cgroup.borrow_mut() = Cgroup::of(pid);
     io.started().await.map_err(ours)?;
     *task.init.io.borrow_mut() = Some(Rc::new(io));
     task.init.set(Phase::Created { pid });
     tokio::task::spawn_local(exit::watch_init(Rc::clone(shim), Rc::clone(task), started.exit));
+    Failpoint::CreateWatched.pass().map_err(ours)?;
     Ok(pid)
 }
 

@@ -1,6 +1,7 @@
 //! Delete: forgets a process that has ended; with a container's init, the container.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use corten_runtime_client::Kind;
 use corten_task_api::proto::containerd::events::TaskDelete;
@@ -10,9 +11,14 @@ use corten_task_api::ttrpc::Status;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::cgroup::Cgroup;
+use crate::failpoint::Failpoint;
 use crate::serve::Shim;
 use crate::task::{Phase, Process, Task};
-use crate::{error, mounts};
+use crate::{error, mounts, stuck};
+
+/// How long a container that was never started may take to die.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) async fn delete(shim: &Shim, request: DeleteRequest) -> Result<DeleteResponse, Status> {
     let task = shim.task(&request.id)?;
@@ -40,20 +46,32 @@ async fn delete_task(shim: &Shim, task: &Rc<Task>) -> Result<DeleteResponse, Sta
     result?;
     shim.tasks.borrow_mut().remove(&task.id);
     let answer = answer(shim, task, &task.init, "");
+    Failpoint::DeleteForgotten.see();
     drop(task.init.io.take());
     Ok(answer)
 }
 
 async fn delete_container(task: &Task) -> Result<(), Status> {
+    Failpoint::DeleteBegun.pass()?;
     match task.init.phase() {
         Phase::Stopped { .. } => {}
         Phase::Created { pid } => {
             // Never started: nobody will miss it.
             let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL); // it may be ending
-            task.init.until(Phase::exit).await;
+            if task.cgroup.borrow().as_ref().is_some_and(Cgroup::is_frozen) {
+                task.runtime.resume(&task.id).await.map_err(|e| error::runtime(&e))?;
+            }
+            if tokio::time::timeout(PATIENCE, task.init.until(Phase::exit)).await.is_err() {
+                let seconds = PATIENCE.as_secs();
+                return Err(error::precondition(format!(
+                    "delete container {}: its process {pid} hasn't ended {seconds} s after it was killed{}",
+                    task.id,
+                    why_it_runs(task)
+                )));
+            }
         }
         phase => {
-            let what = format!("delete container {}: it is {}", task.id, phase.name());
+            let what = format!("delete container {}: it is {}{}", task.id, phase.name(), why_it_runs(task));
             return Err(error::precondition(what));
         }
     }
@@ -62,7 +80,17 @@ async fn delete_container(task: &Task) -> Result<(), Status> {
         Err(error) => return Err(error::runtime(&error)),
         Ok(()) => {}
     }
-    mounts::unmount_all(&task.rootfs())
+    Failpoint::DeleteDeleted.pass()?;
+    mounts::unmount_all(&task.rootfs())?;
+    Failpoint::DeleteUnmounted.pass()
+}
+
+/// What keeps its processes from dying, if something does: an operator wonders why it can't be deleted.
+fn why_it_runs(task: &Task) -> String {
+    let cgroup = task.cgroup.borrow();
+    let pids = cgroup.as_ref().map_or_else(|| vec![task.init.phase().pid()], Cgroup::pids);
+    let frozen = if cgroup.as_ref().is_some_and(Cgroup::is_frozen) { "; its cgroup is frozen" } else { "" };
+    frozen.to_owned() + &stuck::why(&pids)
 }
 
 fn answer(shim: &Shim, task: &Task, process: &Process, exec_id: &str) -> DeleteResponse {

@@ -6,6 +6,7 @@ use corten_task_api::ttrpc::{Code, Status};
 
 use super::check_id;
 use crate::error;
+use crate::failpoint::Failpoint;
 use crate::io::Stdio;
 use crate::serve::Shim;
 use crate::task::Process;
@@ -26,6 +27,7 @@ pub(super) fn exec(shim: &Shim, request: ExecProcessRequest) -> Result<(), Statu
         let what = format!("exec {} exists in container {}", request.exec_id, task.id);
         return Err(Status::new(Code::AlreadyExists, what));
     }
+    Failpoint::ExecAdded.pass()?;
     execs.insert(request.exec_id.clone(), Process::new(stdio, spec.value));
     let event = TaskExecAdded { container_id: task.id.clone(), exec_id: request.exec_id };
     shim.events.publish("exec-added", "TaskExecAdded", &event);

@@ -17,6 +17,8 @@ use nix::unistd::pipe2;
 use tokio::net::unix::pipe;
 
 use super::start::pid_file;
+use crate::exec_cgroup::ExecCgroup;
+use crate::failpoint::Failpoint;
 use crate::serve::Shim;
 use crate::task::Task;
 use crate::{error, tree};
@@ -42,7 +44,8 @@ pub(super) async fn exec_sync(
     };
     let (stdout, out) = Capture::new(limit)?;
     let (stderr, err) = Capture::new(limit)?;
-    let pids = Pids::default();
+    Failpoint::ProbeOpened.pass()?;
+    let pids = Pids { cgroup: ExecCgroup::new(&task), ..Pids::default() };
     let ending =
         run(shim, &task, &request.process_json, Io::Streams(Stdio::null(), out.into(), err.into()), &pids);
     let ending = async {
@@ -90,6 +93,8 @@ pub(super) async fn exec_sync(
 struct Pids {
     runtime: Cell<Option<u32>>,
     process: Cell<Option<u32>>,
+    /// Where there is one, it has all of them.
+    cgroup: Option<ExecCgroup>,
 }
 
 impl Pids {
@@ -100,13 +105,19 @@ impl Pids {
         while pause < GRACE {
             self.kill();
             if tokio::time::timeout(pause, ending.as_mut()).await.is_ok() {
-                return;
+                break;
             }
             pause *= 2;
+        }
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.clear().await;
         }
     }
 
     fn kill(&self) {
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.kill();
+        }
         let roots: Vec<u32> = self.runtime.get().into_iter().chain(self.process.get()).collect();
         if !roots.is_empty() {
             tree::kill_tree(&roots);
@@ -118,13 +129,16 @@ async fn run(shim: &Shim, task: &Task, process: &[u8], io: Io, pids: &Pids) -> R
     let pid_file = pid_file(task);
     let failed = |e| error::runtime(&e);
     let hold = shim.reaper.hold();
-    let launch = task.runtime.exec(&task.id, process, &pid_file, io).map_err(failed)?;
+    let cgroup = pids.cgroup.as_ref().map(ExecCgroup::option);
+    let launch = task.runtime.exec_in(&task.id, process, &pid_file, io, cgroup).map_err(failed)?;
     pids.runtime.set(Some(launch.runtime_pid));
+    Failpoint::ProbeLaunched.pass().inspect_err(|_| pids.kill())?;
     let started = task.runtime.exec_started(launch, &pid_file).await;
     pids.runtime.set(None);
     let started = started.map_err(failed)?;
     drop(hold);
     pids.process.set(Some(started.pid));
+    Failpoint::ProbeStarted.pass().inspect_err(|_| pids.kill())?;
     let exited = started.exit.await;
     pids.process.set(None);
     Ok(exited)

@@ -6,7 +6,9 @@ use corten_task_api::ttrpc::Status;
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
+use crate::cgroup::Cgroup;
 use crate::error;
+use crate::failpoint::Failpoint;
 use crate::serve::Shim;
 use crate::task::Phase;
 
@@ -27,6 +29,7 @@ pub(super) async fn kill(shim: &Shim, request: KillRequest) -> Result<(), Status
         }
         phase => phase.pid(),
     };
+    Failpoint::KillFound.pass()?;
     let init = request.exec_id.is_empty();
     // All of a PID namespace die with its init.
     if init && request.all && !(task.own_pid_namespace && request.signal == SIGKILL) {
@@ -39,8 +42,10 @@ pub(super) async fn kill(shim: &Shim, request: KillRequest) -> Result<(), Status
             return Err(error::io(format!("send signal {} to {whom}", request.signal), &errno.into()));
         }
     }
-    if request.signal == SIGKILL && task.paused.replace(false) {
-        // Where cgroups are of version 1, the frozen don't die.
+    Failpoint::KillSent.pass()?;
+    // Where cgroups are of version 1, the frozen don't die, whoever has frozen them.
+    let frozen = || task.cgroup.borrow().as_ref().is_some_and(Cgroup::is_frozen);
+    if request.signal == SIGKILL && (task.paused.replace(false) || frozen()) {
         task.runtime.resume(&task.id).await.map_err(|e| error::runtime(&e))?;
     }
     Ok(())

@@ -8,10 +8,11 @@ use corten_task_api::proto::containerd::task::v3::{StartRequest, StartResponse};
 use corten_task_api::time::now_ns;
 use corten_task_api::ttrpc::Status;
 
+use crate::failpoint::Failpoint;
 use crate::io::ProcessIo;
 use crate::serve::Shim;
 use crate::task::{Phase, Process, Task};
-use crate::{error, exit};
+use crate::{error, exit, tree};
 
 pub(super) async fn start(shim: &Rc<Shim>, request: StartRequest) -> Result<StartResponse, Status> {
     let task = shim.task(&request.id)?;
@@ -29,7 +30,7 @@ async fn start_init(shim: &Shim, task: &Task) -> Result<u32, Status> {
         return Err(error::precondition(format!("start container {}: it is {phase}", task.id)));
     };
     task.init.set(Phase::Starting { pid });
-    let started = task.runtime.start(&task.id).await;
+    let started = run_start(task).await;
     // If it has ended and nobody waited any longer for us to get here, Stopped stays.
     let starting = matches!(task.init.phase(), Phase::Starting { .. });
     match started {
@@ -41,12 +42,23 @@ async fn start_init(shim: &Shim, task: &Task) -> Result<u32, Status> {
             Ok(pid)
         }
         Err(error) => {
-            if starting {
-                task.init.set(Phase::Created { pid });
+            // A runtime that died on the way may have let it go already.
+            let runs = task.runtime.state(&task.id).await.is_ok_and(|state| state.status == "running");
+            if matches!(task.init.phase(), Phase::Starting { .. }) {
+                task.init.set(match runs {
+                    true => Phase::Running { pid, started_at_ns: now_ns() },
+                    false => Phase::Created { pid },
+                });
             }
-            Err(error::runtime(&error))
+            Err(error)
         }
     }
+}
+
+async fn run_start(task: &Task) -> Result<(), Status> {
+    Failpoint::StartStarting.pass()?;
+    task.runtime.start(&task.id).await.map_err(|e| error::runtime(&e))?;
+    Failpoint::StartStarted.pass()
 }
 
 async fn start_exec(
@@ -82,12 +94,18 @@ async fn run_exec(
     process: &Rc<Process>,
 ) -> Result<u32, Status> {
     let (io, for_runtime) = ProcessIo::open(&process.stdio, &shim.socket_dir)?;
+    Failpoint::ExecOpened.pass()?;
     let pid_file = pid_file(task);
     let _hold = shim.reaper.hold();
     let launch =
         task.runtime.exec(&task.id, &process.spec, &pid_file, for_runtime).map_err(|e| error::runtime(&e))?;
+    let failed = Failpoint::ExecLaunched.pass();
     let started = task.runtime.exec_started(launch, &pid_file).await.map_err(|e| error::runtime(&e))?;
-    io.started().await?;
+    // Nobody would look after it.
+    let unwanted = |_: &Status| tree::kill_tree(&[started.pid]);
+    failed.and_then(|()| Failpoint::ExecStarted.pass()).inspect_err(unwanted)?;
+    io.started().await.inspect_err(unwanted)?;
+    Failpoint::ExecWatched.pass().inspect_err(unwanted)?;
     *process.io.borrow_mut() = Some(Rc::new(io));
     let pid = started.pid;
     let watch = exit::watch_exec(

@@ -3,6 +3,7 @@
 //! Each request becomes a task of its own, so a slow one stalls nobody. A request whose client goes away runs on to
 //! its end (half a create helps no one), except where the handler itself asks [`Call::gone`].
 
+use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
@@ -10,11 +11,47 @@ use std::time::Duration;
 use prost::Message;
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
-use super::codec::{Frame, FrameError, Kind, MAX_MESSAGE, read_frame, write_frame};
+use super::codec::{Frame, FrameError, HEADER, Kind, MAX_MESSAGE, read_frame, write_frame};
 use super::status::{Code, Status};
 use crate::proto::ttrpc::{Request, Response};
+
+/// Bytes of requests at work for one connection; more are refused.
+const MAX_AT_WORK: usize = 64 << 20;
+/// Bytes of answers that wait for a client to read them; with more it is cut off.
+const MAX_UNREAD: usize = 64 << 20;
+
+/// What a connection holds of our memory.
+#[derive(Debug, Default)]
+struct Held {
+    at_work: Cell<usize>,
+    unread: Cell<usize>,
+    /// Told when too much is unread.
+    too_much: Notify,
+}
+
+/// Where the answers of one connection go.
+#[derive(Clone, Debug)]
+struct Answers {
+    queue: mpsc::UnboundedSender<Frame>,
+    held: Rc<Held>,
+}
+
+impl Answers {
+    fn send(&self, frame: Frame) {
+        let unread = &self.held.unread;
+        unread.set(unread.get() + frame.data.len() + HEADER);
+        if unread.get() > MAX_UNREAD {
+            self.held.too_much.notify_one();
+        }
+        let _ = self.queue.send(frame); // the client may have gone: then nobody waits for it
+    }
+
+    fn refuse(&self, stream: u32, status: Status) {
+        self.send(answer(stream, Err(status)));
+    }
+}
 
 /// One request, as a handler sees it.
 #[derive(Clone, Debug)]
@@ -102,18 +139,26 @@ impl<R: Router> Server<R> {
     /// The connection broke, in the middle of a frame or while sending.
     pub async fn serve(&self, connection: UnixStream) -> io::Result<()> {
         let (mut reader, writer) = connection.into_split();
-        let (answers, queue) = mpsc::unbounded_channel();
-        let writing = tokio::task::spawn_local(send(writer, queue));
+        let (queue, unsent) = mpsc::unbounded_channel();
+        let answers = Answers { queue, held: Rc::default() };
+        let writing = tokio::task::spawn_local(send(writer, unsent, Rc::clone(&answers.held)));
         let (_alive, gone) = watch::channel(());
         let ended = loop {
-            match read_frame(&mut reader).await {
+            let frame = tokio::select! {
+                biased;
+                () = answers.held.too_much.notified() => {
+                    break Err(io::Error::other("the client doesn't read its answers"));
+                }
+                frame = read_frame(&mut reader) => frame,
+            };
+            match frame {
                 Ok(Some(frame)) => self.take(frame, &answers, &gone),
                 Ok(None) => break Ok(()),
                 Err(FrameError::TooLong { stream, kind, length }) => {
                     if kind == 1 {
                         let why =
                             format!("message of {length} bytes is longer than the {MAX_MESSAGE} allowed");
-                        refuse(&answers, stream, Status::new(Code::ResourceExhausted, why));
+                        answers.refuse(stream, Status::new(Code::ResourceExhausted, why));
                     }
                 }
                 Err(FrameError::Io(error)) => break Err(error),
@@ -124,24 +169,26 @@ impl<R: Router> Server<R> {
         ended
     }
 
-    fn take(&self, frame: Frame, answers: &mpsc::UnboundedSender<Frame>, gone: &watch::Receiver<()>) {
+    fn take(&self, frame: Frame, answers: &Answers, gone: &watch::Receiver<()>) {
         let stream = frame.stream;
         if frame.kind != Kind::Request {
             // A type from the future, or data for a stream nobody opened.
-            return refuse(answers, stream, Status::new(Code::InvalidArgument, "expected a request"));
+            return answers.refuse(stream, Status::new(Code::InvalidArgument, "expected a request"));
         }
         if stream.is_multiple_of(2) {
-            return refuse(
-                answers,
-                stream,
-                Status::new(Code::InvalidArgument, "a client's stream ids are odd"),
-            );
+            return answers
+                .refuse(stream, Status::new(Code::InvalidArgument, "a client's stream ids are odd"));
+        }
+        let (at_work, size) = (&answers.held.at_work, frame.data.len());
+        if at_work.get() + size > MAX_AT_WORK {
+            let why = format!("requests of {} bytes are at work already", at_work.get());
+            return answers.refuse(stream, Status::new(Code::ResourceExhausted, why));
         }
         let request = match Request::decode(frame.data.as_slice()) {
             Ok(request) => request,
             Err(error) => {
                 let why = format!("decode the request: {error}");
-                return refuse(answers, stream, Status::new(Code::InvalidArgument, why));
+                return answers.refuse(stream, Status::new(Code::InvalidArgument, why));
             }
         };
         let timeout = u64::try_from(request.timeout_nano).ok().filter(|t| *t > 0).map(Duration::from_nanos);
@@ -153,15 +200,13 @@ impl<R: Router> Server<R> {
             gone: gone.clone(),
         };
         let (router, answers) = (Rc::clone(&self.router), answers.clone());
+        answers.held.at_work.set(answers.held.at_work.get() + size);
         tokio::task::spawn_local(async move {
             let result = router.call(call).await;
-            let _ = answers.send(answer(stream, result)); // the client may have gone: then nobody waits for it
+            answers.held.at_work.set(answers.held.at_work.get() - size);
+            answers.send(answer(stream, result));
         });
     }
-}
-
-fn refuse(answers: &mpsc::UnboundedSender<Frame>, stream: u32, status: Status) {
-    let _ = answers.send(answer(stream, Err(status))); // as above
 }
 
 fn answer(stream: u32, result: Result<Vec<u8>, Status>) -> Frame {
@@ -177,8 +222,9 @@ fn answer(stream: u32, result: Result<Vec<u8>, Status>) -> Frame {
     Frame { stream, kind: Kind::Response, data }
 }
 
-async fn send(mut writer: OwnedWriteHalf, mut queue: mpsc::UnboundedReceiver<Frame>) {
-    while let Some(frame) = queue.recv().await {
+async fn send(mut writer: OwnedWriteHalf, mut unsent: mpsc::UnboundedReceiver<Frame>, held: Rc<Held>) {
+    while let Some(frame) = unsent.recv().await {
+        held.unread.set(held.unread.get().saturating_sub(frame.data.len() + HEADER));
         if write_frame(&mut writer, &frame).await.is_err() {
             return; // the reading side learns it too, and ends the connection
         }
