@@ -162,15 +162,7 @@ impl Runtime {
         undo.push("kill init", move || crate::spawn::parent::kill(pid, &killer));
         Failpoint::CreateCloned.pass()?;
         drop(creation.sources);
-        child.map_ids(&plan.namespaces)?;
-        child.oom_score(plan.process.oom_score_adj)?;
-        if let Some(groups) = &groups {
-            groups.enter(child.pid)?;
-        }
-        if !plan.net_devices.is_empty() {
-            let namespace = joined_net.map_or_else(|| own_net(child.pid), Ok)?;
-            net_devices::give(&plan.net_devices, &namespace, undo)?;
-        }
+        provide(&child, &plan, groups.as_ref(), joined_net, undo)?;
         Failpoint::CreateMapped.pass()?;
         let identity = Identity::new(child.pid, child.pidfd.as_fd()).doing(|| "identify init".to_owned())?;
         let record = record(&bundle, &plan, creation.state, (identity, cgroup, groups), filter.as_ref());
@@ -311,6 +303,26 @@ fn joined_net(plan: &Plan, wires: &Wires) -> Result<Option<OwnedFd>> {
     let join = wires.join.iter().find(|(kind, _)| *kind == Namespaces::NET);
     let join = join.filter(|_| !plan.net_devices.is_empty());
     join.map(|(_, file)| file.try_clone()).transpose().doing(|| "duplicate a descriptor".to_owned())
+}
+
+/// What init is given from outside.
+fn provide(
+    child: &Child,
+    plan: &Plan,
+    groups: Option<&Groups>,
+    joined_net: Option<OwnedFd>,
+    undo: &mut Undo<'static>,
+) -> Result<()> {
+    child.map_ids(&plan.namespaces)?;
+    child.oom_score(plan.process.oom_score_adj)?;
+    if let Some(groups) = groups {
+        groups.enter(child.pid)?;
+    }
+    if !plan.net_devices.is_empty() {
+        let namespace = joined_net.map_or_else(|| own_net(child.pid), Ok)?;
+        net_devices::give(&plan.net_devices, &namespace, undo)?;
+    }
+    Ok(())
 }
 
 fn own_net(pid: i32) -> Result<OwnedFd> {
