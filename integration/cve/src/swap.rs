@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
@@ -16,11 +17,23 @@ pub struct Swap {
 }
 
 impl Swap {
-    /// Begins; both names must exist.
+    /// Begins; both names must exist, and each is there for a moment, so that whoever looks twice sees both.
     ///
     /// # Errors
     /// When they can't be swapped.
     pub fn begin(one: &Path, other: &Path) -> Result<Self> {
+        Self::every(Duration::from_micros(20), one, other)
+    }
+
+    /// The same as quickly as it goes, for windows of a microsecond.
+    ///
+    /// # Errors
+    /// When they can't be swapped.
+    pub fn busily(one: &Path, other: &Path) -> Result<Self> {
+        Self::every(Duration::ZERO, one, other)
+    }
+
+    fn every(pause: Duration, one: &Path, other: &Path) -> Result<Self> {
         let (one, other) = (one.to_owned(), other.to_owned());
         let swap = move || renameat2(AT_FDCWD, &one, AT_FDCWD, &other, RenameFlags::RENAME_EXCHANGE);
         swap().context("swap two names")?;
@@ -28,8 +41,9 @@ impl Swap {
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
-                // Not quicker than can be noticed: both names must be there for a while, on one CPU too.
-                std::thread::sleep(std::time::Duration::from_micros(20));
+                if !pause.is_zero() {
+                    std::thread::sleep(pause);
+                }
                 swap().ok(); // because what is mounted on in our namespace can't be renamed for the moment
             }
         });

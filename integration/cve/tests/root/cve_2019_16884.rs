@@ -16,7 +16,7 @@ fn fake(t: &T<'_>) -> Result<String> {
     Ok(t.scope.path("fake").to_string_lossy().into_owned())
 }
 
-/// Seen to fail with the check of the source in `steps/mount.rs` taken out: the run succeeded and listed "self".
+/// Seen to fail with the check of the source in `steps/mount.rs` taken out: "succeeded, but must fail, stdout: self".
 fn a_volume_over_proc(t: &T<'_>) -> Result<()> {
     if t.differs(integration_support::Kind::Crun, "crun 1.8 mounts it") {
         return Ok(());
@@ -26,7 +26,7 @@ fn a_volume_over_proc(t: &T<'_>) -> Result<()> {
 }
 
 /// Seen to fail with `in_proc` of `plan/mounts.rs` answering `InProc::Imitated` for everything in /proc: the run
-/// succeeded.
+/// succeeded and listed "self".
 fn a_volume_in_proc(t: &T<'_>) -> Result<()> {
     if t.differs(integration_support::Kind::Crun, "crun 1.8 mounts it") {
         return Ok(());

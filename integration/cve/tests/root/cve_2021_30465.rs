@@ -9,7 +9,7 @@ use integration_cve::Swap;
 
 use crate::T;
 
-crate::attack!([corten Corten, runc Runc] (a_swapped_target_stays_inside));
+crate::attack!([corten Corten] (a_swapped_target_stays_inside));
 
 /// Seen to fail with `open_or_make` opening the path below the rootfs by name, after a look at it: "the mount is
 /// nowhere in the container".

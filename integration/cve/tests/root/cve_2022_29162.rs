@@ -8,7 +8,7 @@ use crate::T;
 
 crate::attack!([corten Corten, runc Runc, crun Crun] (exec_adds_no_inheritable_capabilities));
 
-/// Seen to fail with `capabilities` of the command line adding to the inheritable set too: "CapInh: 0000000000001000".
+/// Seen to fail with `capabilities` of the command line adding to the inheritable set too: "CapInh: 00000000a80435fb".
 fn exec_adds_no_inheritable_capabilities(t: &T<'_>) -> Result<()> {
     let container = t.start(t.sh("sleep 100000").set("/process/noNewPrivileges", json!(false)))?;
     let out = container.exec(&["--cap", "CAP_NET_ADMIN"], &["/bin/workload", "caps"])?.ok()?.stdout;

@@ -41,7 +41,7 @@ fn descriptors_do_not_leak(t: &T<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Seen to fail without `inside` in `steps/user.rs`: "secret-of-the-host".
+/// Seen to fail without `inside` in `steps/user.rs`: "7 led somewhere: ... secret-of-the-host".
 fn the_working_directory_is_never_the_hosts(t: &T<'_>) -> Result<()> {
     let outside = outside(t)?;
     for fd in 3..14 {

@@ -5,26 +5,23 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use anyhow::{Result, ensure};
-use integration_support::Kind;
 use serde_json::json;
 
 use crate::T;
 
-crate::attack!([corten Corten, runc Runc, crun Crun] (masks_are_the_real_null));
+// runc 1.1 of Debian 12 shows the prey; crun 1.8 can't set up a /dev that is a volume.
+crate::attack!([corten Corten] (masks_are_the_real_null));
 
-/// Seen to fail with `masked` taking /dev/null of the container instead of `host_null`: the masked file showed "prey".
+/// Seen to fail with `masked` taking /dev/null of the container instead of `host_null`: "preyregular file 0:0".
 fn masks_are_the_real_null(t: &T<'_>) -> Result<()> {
-    if t.differs(Kind::Crun, "crun 1.8 fails to set up a /dev that is a volume") {
-        return Ok(());
-    }
     // A volume as /dev: the runtime leaves alone what is in it.
     let dev = t.scope.make_dir("dev")?;
     symlink("/prey", dev.join("null"))?;
     for name in ["pts", "shm", "mqueue"] {
         fs::create_dir(dev.join(name))?;
     }
-    let bundle = t.sh("cat /masked; cat /proc/kcore | head -c 4; stat -c '%F %t:%T' /masked /proc/kcore");
-    let bundle = bundle.set("/linux/maskedPaths", json!(["/masked", "/proc/kcore"])).edit(|config| {
+    let bundle = t.sh("cat /masked /proc/cpuinfo; stat -c '%F %t:%T' /masked /proc/cpuinfo; echo ran");
+    let bundle = bundle.set("/linux/maskedPaths", json!(["/masked", "/proc/cpuinfo"])).edit(|config| {
         config["mounts"][1] =
             json!({"type": "bind", "source": dev, "destination": "/dev", "options": ["rbind"]});
     });
@@ -33,8 +30,7 @@ fn masks_are_the_real_null(t: &T<'_>) -> Result<()> {
     fs::write(bundle.rootfs().join("masked"), "secret")?;
     let finished = t.rt.run(&bundle)?;
     // To refuse such a /dev is fine too.
-    if finished.status.success() {
-        ensure!(!finished.stdout.contains("prey"), "{finished:?}");
+    if finished.stdout.contains("ran") {
         ensure!(finished.stdout.matches("character special file 1:3").count() == 2, "{finished:?}");
     }
     Ok(())

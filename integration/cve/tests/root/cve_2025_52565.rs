@@ -12,7 +12,6 @@ use serde_json::json;
 
 use crate::T;
 
-// crun 1.8 of Debian 12 follows the link inside of the rootfs.
 crate::attack!([corten Corten, runc Runc] (a_linked_console_is_refused));
 crate::attack!([only_corten Corten] (a_swapped_console_covers_nothing_else));
 
@@ -37,7 +36,7 @@ fn create(t: &T<'_>, bundle: &Bundle, socket: &ConsoleSocket) -> Result<Finished
     run(command.arg("--console-socket").arg(socket.path()).arg(bundle.id()))
 }
 
-/// Seen to fail with `mount_console` using `open_or_make`: create succeeded.
+/// Seen to fail with `mount_console` using `open_or_make`: "create ... succeeded, but must fail".
 fn a_linked_console_is_refused(t: &T<'_>) -> Result<()> {
     let (bundle, dev) = bundle(t)?;
     symlink("/victim", dev.join("console"))?;

@@ -10,8 +10,8 @@ use crate::T;
 
 crate::attack!([corten Corten, runc Runc, crun Crun] (sysctls_reach_the_kernel));
 
-/// The container's /proc is the image's; the kernel's is elsewhere. Seen to fail with `sysctl::set` opening the
-/// container's /proc instead of a private one: "8192" and "written".
+/// The container's /proc is the image's; the kernel's is elsewhere. Seen to fail with `sysctl::set` writing to
+/// the rootfs' /proc instead of a private one: "the image's file was written".
 fn sysctls_reach_the_kernel(t: &T<'_>) -> Result<()> {
     if t.differs(Kind::Runc, "runc 1.1 writes to whatever is there") {
         return Ok(());

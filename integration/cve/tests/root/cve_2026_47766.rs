@@ -11,11 +11,9 @@ use crate::T;
 
 crate::attack!([corten Corten, runc Runc, crun Crun] (nodes_do_not_go_through_a_linked_dev));
 
-/// Seen to fail with `populate` opening /dev by `open_or_make`: the run succeeded, and /etc had "null" in it.
+/// Seen to fail with `populate` opening /dev by `open_or_make`: the run succeeded.
 fn nodes_do_not_go_through_a_linked_dev(t: &T<'_>) -> Result<()> {
-    if t.differs(Kind::Runc, "runc 1.1 follows the link")
-        || t.differs(Kind::Crun, "crun 1.8 follows the link")
-    {
+    if t.differs(Kind::Runc, "runc 1.1 follows the link") {
         return Ok(());
     }
     let bundle = t.sh("true").edit(|config| {
