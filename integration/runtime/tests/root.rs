@@ -11,8 +11,11 @@ use integration_support::{Bundle, Container, Kind, Runtime, Scope};
 mod root {
     pub(crate) mod bad_input;
     pub(crate) mod cgroups;
+    pub(crate) mod checkpoint;
+    pub(crate) mod command_line;
     pub(crate) mod crash;
     pub(crate) mod devices;
+    pub(crate) mod events;
     pub(crate) mod exec;
     pub(crate) mod hooks;
     pub(crate) mod lifecycle;
@@ -22,6 +25,7 @@ mod root {
     pub(crate) mod net_devices;
     pub(crate) mod notify;
     pub(crate) mod process;
+    pub(crate) mod races;
     pub(crate) mod rootless;
     pub(crate) mod scheduling;
     pub(crate) mod security;

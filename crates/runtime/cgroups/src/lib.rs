@@ -21,6 +21,7 @@ pub mod limits;
 mod remove;
 pub mod stats;
 mod update;
+mod watch;
 
 use std::path::{Path, PathBuf};
 
@@ -30,6 +31,7 @@ pub use entrance::Entrance;
 pub use error::{Error, Result};
 pub use layout::{Controllers, Layout};
 pub use stats::Stats;
+pub use watch::OomWatch;
 
 /// One cgroup in all hierarchies of the machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

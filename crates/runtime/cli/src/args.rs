@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// An OCI container runtime with runc's command line
 #[derive(Debug, Parser)]
-#[command(name = "corten", version, disable_version_flag = true, disable_help_subcommand = true)]
+#[command(name = "corten", version, disable_version_flag = true)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -98,12 +98,12 @@ pub(crate) enum Command {
     Resume(Id),
     /// Change limits of a container
     Update(Box<Update>),
-    /// Checkpoint a container (not supported yet)
-    Checkpoint(Unsupported),
-    /// Restore a container from a checkpoint (not supported yet)
-    Restore(Unsupported),
-    /// Watch a container's events (not supported yet)
-    Events(Unsupported),
+    /// Save a running container to files, with criu
+    Checkpoint(Box<Checkpoint>),
+    /// Bring a container back from the files of a checkpoint
+    Restore(Box<Restore>),
+    /// Print what a container uses, and when it runs out of memory, as JSON lines
+    Events(Events),
     /// Print the version
     Version,
 }
@@ -333,9 +333,114 @@ pub(crate) struct Update {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Unsupported {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-    pub(crate) rest: Vec<String>,
+pub(crate) struct Events {
+    /// The container
+    pub(crate) id: String,
+    /// How often to print what it uses
+    #[arg(long, value_name = "DURATION", default_value = "5s", allow_hyphen_values = true)]
+    pub(crate) interval: String,
+    /// Print what it uses now, and end
+    #[arg(long)]
+    pub(crate) stats: bool,
+    /// Tell also when its processes have to wait for CPU, memory or I/O
+    #[arg(long)]
+    pub(crate) pressure: bool,
+}
+
+/// What checkpoint and restore share.
+#[derive(Debug, Args)]
+pub(crate) struct Criu {
+    /// Directory of the images
+    #[arg(long, value_name = "DIR")]
+    pub(crate) image_path: Option<PathBuf>,
+    /// Directory of criu's log and other files (that of the images by default)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) work_path: Option<PathBuf>,
+    /// Allow open TCP connections
+    #[arg(long)]
+    pub(crate) tcp_established: bool,
+    /// Allow UNIX sockets that are connected to outside
+    #[arg(long)]
+    pub(crate) ext_unix_sk: bool,
+    /// Allow a session and terminal that are the caller's
+    #[arg(long)]
+    pub(crate) shell_job: bool,
+    /// Allow file locks
+    #[arg(long)]
+    pub(crate) file_locks: bool,
+    /// soft, full, strict or ignore
+    #[arg(long, value_name = "MODE")]
+    pub(crate) manage_cgroups_mode: Option<String>,
+    /// Leave this namespace to somebody else; only network, which always is; may be repeated
+    #[arg(long, value_name = "NAMESPACE")]
+    pub(crate) empty_ns: Vec<String>,
+    /// Remove from earlier images what later ones have
+    #[arg(long)]
+    pub(crate) auto_dedup: bool,
+    /// Fetch memory when it is used
+    #[arg(long)]
+    pub(crate) lazy_pages: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Checkpoint {
+    /// The container
+    pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) criu: Criu,
+    /// Images of an earlier dump, relative to those of this one: save only what has changed
+    #[arg(long, value_name = "DIR")]
+    pub(crate) parent_path: Option<PathBuf>,
+    /// Let the container run on
+    #[arg(long)]
+    pub(crate) leave_running: bool,
+    /// Leave out TCP connections that are being made
+    #[arg(long)]
+    pub(crate) tcp_skip_in_flight: bool,
+    /// Give deleted files that are open a name again
+    #[arg(long)]
+    pub(crate) link_remap: bool,
+    /// Descriptor that gets a NUL byte when pages can be fetched
+    #[arg(long, value_name = "FD", allow_hyphen_values = true)]
+    pub(crate) status_fd: Option<i32>,
+    /// Send the memory to this page server
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) page_server: Option<String>,
+    /// Save only memory, and let the container run on
+    #[arg(long)]
+    pub(crate) pre_dump: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Restore {
+    /// The container's name
+    pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) criu: Criu,
+    /// Directory with config.json
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    pub(crate) bundle: PathBuf,
+    /// AF_UNIX socket which gets the master of the container's terminal
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) console_socket: Option<PathBuf>,
+    /// File to write the pid of the container's first process to
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pid_file: Option<PathBuf>,
+    /// Don't wait for the container
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// Don't adopt the container's orphans
+    #[arg(long)]
+    pub(crate) no_subreaper: bool,
+    /// Accepted as for create; criu enters the root in its own way
+    #[arg(long)]
+    pub(crate) no_pivot: bool,
+    /// Security profile in place of the saved one
+    #[arg(long, value_name = "TYPE:NAME")]
+    pub(crate) lsm_profile: Option<String>,
+    /// Mount context in place of the saved one
+    #[arg(long, value_name = "CONTEXT")]
+    pub(crate) lsm_mount_context: Option<String>,
 }
 
 #[cfg(test)]
@@ -395,6 +500,20 @@ mod tests {
         assert!(exec.tty && exec.cwd.is_none());
         let Command::Exec(exec) = parse("exec --process /p --detach --pid-file /f x") else { panic!() };
         assert!(exec.detach && exec.command.is_empty());
+    }
+
+    #[test]
+    fn flags_of_criu() {
+        let line = "checkpoint x --image-path /i --work-path /w --parent-path ../p --leave-running --tcp-established \
+            --tcp-skip-in-flight --link-remap --ext-unix-sk --shell-job --lazy-pages --status-fd -1 \
+            --page-server h:1 --file-locks --pre-dump --manage-cgroups-mode soft --empty-ns network --auto-dedup";
+        let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
+        let Command::Checkpoint(checkpoint) = parse(&line) else { panic!() };
+        assert_eq!((checkpoint.id.as_str(), checkpoint.status_fd), ("x", Some(-1)));
+        let line = "restore -d -b /b --image-path /i --console-socket /c --pid-file /p --no-subreaper --no-pivot \
+            --lsm-profile apparmor:x --lsm-mount-context c --lazy-pages --auto-dedup x";
+        let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(matches!(parse(&line), Command::Restore(restore) if restore.detach && restore.id == "x"));
     }
 
     #[test]

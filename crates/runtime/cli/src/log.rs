@@ -22,7 +22,7 @@ use tracing::{
 
 use crate::{
     args::{Global, LogFormat},
-    time,
+    output, time,
 };
 
 /// Where messages go, and how.
@@ -70,7 +70,7 @@ impl Log {
     pub(crate) fn fatal(&self, message: &str) {
         self.write("error", message);
         if self.file.is_some() {
-            eprintln!("{message}");
+            output::complain(&format!("{message}\n"));
         }
     }
 

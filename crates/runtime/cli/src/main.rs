@@ -9,6 +9,7 @@ mod commands;
 mod features;
 mod lean;
 mod log;
+mod output;
 mod phrases;
 mod signals;
 mod time;
@@ -19,7 +20,7 @@ use args::{Cli, Command};
 
 fn main() -> ExitCode {
     if let Err(error) = protect() {
-        eprintln!("{error:#}");
+        output::complain(&format!("{error:#}\n"));
         return ExitCode::FAILURE;
     }
     let words: Vec<_> = std::env::args_os().collect();
@@ -30,18 +31,16 @@ fn main() -> ExitCode {
     let log = match log::Log::open(&cli.global) {
         Ok(log) => log,
         Err(error) => {
-            eprintln!("cannot open the log file: {error:#}");
+            output::complain(&format!("cannot open the log file: {error:#}\n"));
             return ExitCode::FAILURE;
         }
     };
     let log = log.install();
     if cli.version || matches!(cli.command, Some(Command::Version)) {
-        print!("{}", commands::version());
-        return ExitCode::SUCCESS;
+        return shown(&commands::version());
     }
     let Some(command) = cli.command else {
-        print!("{}", <Cli as clap::CommandFactory>::command().render_help());
-        return ExitCode::SUCCESS;
+        return shown(&<Cli as clap::CommandFactory>::command().render_help().to_string());
     };
     let name = phrases::Name::of(&command);
     match commands::execute(&cli.global, command) {
@@ -64,13 +63,23 @@ fn protect() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Prints what was asked for.
+fn shown(text: &str) -> ExitCode {
+    match output::print(text) {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::complain(&format!("{error:#}\n"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// Help and version go to stdout; a wrong command line is an error like others, in the log too if there is one.
 fn usage(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
-        print!("{}", error.render());
-        return ExitCode::SUCCESS;
+        return shown(&error.render().to_string());
     }
-    eprint!("{}", error.render());
+    output::complain(&error.render().to_string());
     log::usage(std::env::args_os(), &error.to_string());
     ExitCode::FAILURE
 }

@@ -72,7 +72,8 @@ fn of_status(id: &str, status: Status, operation: &str) -> String {
         }
         ("delete", _) => format!("cannot delete container {id} that is not stopped: {status}"),
         ("resume", Status::Created | Status::Running) => "container not paused".to_owned(),
-        ("kill" | "pause" | "resume" | "update" | "ps", Status::Stopped | Status::Paused) => {
+        ("checkpoint", _) => format!("Container cannot be checkpointed in {status} state"),
+        ("kill" | "pause" | "resume" | "update" | "ps" | "events", Status::Stopped | Status::Paused) => {
             "container not running".to_owned()
         }
         _ => format!("cannot {operation} a container in the {status} state"),

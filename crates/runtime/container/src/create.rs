@@ -247,7 +247,7 @@ impl Made {
 }
 
 /// Loads the bundle and plans, or tells everything that's wrong with it.
-fn load(options: &CreateOptions) -> Result<(Bundle, Plan)> {
+pub(crate) fn load(options: &CreateOptions) -> Result<(Bundle, Plan)> {
     let bundle = Bundle::load(&options.bundle)
         .map_err(|e| Error::Bundle { path: options.bundle.clone(), source: e.into() })?;
     let circumstances = Circumstances {
@@ -288,7 +288,7 @@ fn remark(bundle: &Bundle, plan: &Plan) {
 }
 
 /// The resource control groups that the config asks for.
-fn resource_groups(id: &str, plan: &Plan, undo: &mut Undo<'static>) -> Result<Option<Groups>> {
+pub(crate) fn resource_groups(id: &str, plan: &Plan, undo: &mut Undo<'static>) -> Result<Option<Groups>> {
     let Some(rdt) = &plan.rdt else { return Ok(None) };
     let groups = rdt::prepare(&rdt::root()?, id, rdt)?;
     undo.push("remove the resource control group", {
@@ -330,7 +330,7 @@ fn own_net(pid: i32) -> Result<OwnedFd> {
     fs::File::open(&path).map(OwnedFd::from).doing(|| format!("open {path}"))
 }
 
-fn initial_state(id: &str, bundle: &Bundle, plan: &Plan) -> State {
+pub(crate) fn initial_state(id: &str, bundle: &Bundle, plan: &Plan) -> State {
     let annotations = bundle.spec.annotations().iter().flatten();
     State {
         oci_version: bundle.spec.version().clone(),
@@ -345,7 +345,7 @@ fn initial_state(id: &str, bundle: &Bundle, plan: &Plan) -> State {
     }
 }
 
-fn record(
+pub(crate) fn record(
     bundle: &Bundle,
     plan: &Plan,
     state: State,

@@ -19,7 +19,7 @@ use crate::{
     failpoint::Failpoint,
     hooks,
     query::Now,
-    record::Home,
+    record::{Home, Lock},
 };
 
 /// How long a killed init may take to be gone.
@@ -32,10 +32,19 @@ impl Runtime {
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Status`] if it isn't stopped.
     pub fn delete(&self, id: &str, force: bool) -> Result<()> {
+        let home = Home::new(&self.root, id)?;
+        let lock = match home.lock()? {
+            Some(lock) => lock,
+            None if force => return Ok(()),
+            None => return Err(Error::NotFound { id: id.to_owned() }),
+        };
         let now = match self.now(id) {
             // An id that is taken, but no record: its `create` was killed in the middle.
-            Err(Error::NotFound { .. }) if force => return abandon(&Home::new(&self.root, id)?),
-            Err(error @ Error::Record { .. }) if force => return self.delete_unreadable(id, error),
+            Err(Error::NotFound { .. }) if force => return abandon(&home),
+            Err(error @ Error::Record { .. }) if force => {
+                tracing::warn!("{}; its cgroup and state directory are removed", chain(&error));
+                return abandon(&home);
+            }
             other => other?,
         };
         Failpoint::DeleteLoaded.pass()?;
@@ -46,28 +55,35 @@ impl Runtime {
             stop(&now)?;
             Failpoint::DeleteStopped.pass()?;
         }
-        self.take_away(&now)
+        take_away(&now, lock)
     }
 
-    /// Removes cgroup and state of a stopped container, and runs poststop hooks.
-    pub(crate) fn take_away(&self, now: &Now) -> Result<()> {
-        let record = &now.record;
-        cgroup::destroy(&record.cgroup)?;
-        Failpoint::DeleteCgroup.pass()?;
-        if let Some(groups) = &record.rdt {
-            groups.remove()?;
+    /// Deletes a container whose end we have seen, unless somebody else does so.
+    pub(crate) fn clear_up(&self, now: &Now) -> Result<()> {
+        let Some(lock) = now.home.lock()? else { return Ok(()) };
+        // The id may have been taken again meanwhile.
+        match now.home.load() {
+            Ok(found) if found.init != now.record.init => Ok(()),
+            Err(Error::NotFound { .. }) => Ok(()),
+            _ => take_away(now, lock),
         }
-        now.home.remove()?;
-        Failpoint::DeleteHome.pass()?;
-        hooks::poststop(record);
-        Failpoint::DeleteHooks.pass()
     }
+}
 
-    /// Nothing is known of it but its directory.
-    fn delete_unreadable(&self, id: &str, error: Error) -> Result<()> {
-        tracing::warn!("{}; its cgroup and state directory are removed", chain(&error));
-        abandon(&Home::new(&self.root, id)?)
+/// Removes cgroup and state of a stopped container, and runs poststop hooks.
+fn take_away(now: &Now, lock: Lock) -> Result<()> {
+    let record = &now.record;
+    cgroup::destroy(&record.cgroup)?;
+    Failpoint::DeleteCgroup.pass()?;
+    if let Some(groups) = &record.rdt {
+        groups.remove()?;
     }
+    now.home.remove()?;
+    // It's gone: others needn't wait for the hooks to learn that.
+    drop(lock);
+    Failpoint::DeleteHome.pass()?;
+    hooks::poststop(record);
+    Failpoint::DeleteHooks.pass()
 }
 
 /// Takes away what there is of a container without a record: its cgroup, with whoever is in it, and its directory.

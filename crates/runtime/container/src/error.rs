@@ -133,6 +133,14 @@ pub enum Error {
         /// How it failed: exit status, timeout, or why it couldn't be run; with what it wrote to stderr.
         reason: String,
     },
+    /// criu failed, or can't be used.
+    #[error("cannot {operation}: {reason}")]
+    Criu {
+        /// What was to be done to what.
+        operation: String,
+        /// Why it can't be: what criu says, and the errors in its log.
+        reason: String,
+    },
     /// The state record is unreadable.
     #[error("cannot {operation} the state of container {id}")]
     Record {

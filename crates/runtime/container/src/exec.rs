@@ -3,6 +3,10 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use corten_sys::process::{Forked, Namespaces, not_dumpable, setns};
+use nix::{
+    libc,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
 use oci_spec::runtime::Process;
 
 use crate::{
@@ -45,16 +49,30 @@ impl Runtime {
         let plan = plan::exec(&with_affinity(&options.process, &now.record.process), circumstances)
             .map_err(problems)?;
         support::process(&plan)?;
-        let (child, ours) = spawn(&now, target, &plan, options)?;
-        let pid = child.pid;
-        match attend(child, ours, &now.record, &plan, options) {
-            Ok(outcome) => Ok(outcome),
-            Err((error, child)) => {
-                kill(pid, &child)?;
-                Err(error)
-            }
-        }
+        let result = spawn(&now, target, &plan, options).and_then(|(child, ours)| {
+            let pid = child.pid;
+            attend(child, ours, &now.record, &plan, options).map_err(|(error, child)| {
+                match kill(pid, &child) {
+                    Ok(()) => error,
+                    Err(left) => left,
+                }
+            })
+        });
+        // Whatever went wrong in a container that ended meanwhile, that is why: its namespaces are dying.
+        result.map_err(|error| match has_ended(target, &error) {
+            true => Error::Status { id: id.to_owned(), status: Status::Stopped, operation: "exec" },
+            false => error,
+        })
     }
+}
+
+/// Whether the container's init has ended. A process that is ending has lost its namespaces (ESRCH), and nobody can be
+/// born in a PID namespace without init (ENOMEM), some time before its end can be seen: that is then waited for.
+fn has_ended(process: &OwnedFd, error: &Error) -> bool {
+    let ending = matches!(error.errno(), Some(libc::ESRCH | libc::ENOMEM));
+    let timeout = if ending { PollTimeout::from(2000_u16) } else { PollTimeout::ZERO };
+    let mut fds = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+    poll(&mut fds, timeout).is_ok_and(|n| n > 0)
 }
 
 /// The CPUs for further processes are the container's affair: a process.json without any gets those of config.json.

@@ -1,9 +1,10 @@
 //! The operations of an OCI runtime on one container: create, start, run, exec, kill, delete, pause, resume,
-//! update, ps and state, as runtime-spec 1.3 and runc define them.
+//! update, ps, events, checkpoint, restore and state, as runtime-spec 1.3 and runc define them.
 //!
 //! Everything here is synchronous and single-threaded: the process that calls [`Runtime::create`],
 //! [`Runtime::run`] or [`Runtime::exec`] is cloned and the clone goes on running Rust code until it becomes
-//! the container's program. **Don't call these three from a process with more than one thread.**
+//! the container's program; [`Runtime::restore`] changes namespaces. **Don't call these four from a process with more
+//! than one thread.**
 //!
 //! The story of a container in this crate:
 //!
@@ -15,10 +16,13 @@
 #![forbid(unsafe_code)]
 
 mod cgroup;
+mod checkpoint;
 mod container;
 mod create;
+mod criu;
 mod delete;
 mod error;
+mod events;
 mod exec;
 pub mod failpoint;
 mod filter;
@@ -36,6 +40,7 @@ mod protect;
 mod query;
 mod rdt;
 mod record;
+mod restore;
 mod rootless;
 mod run;
 mod spawn;
@@ -45,9 +50,14 @@ mod steps;
 mod support;
 mod undo;
 
+pub use checkpoint::CheckpointOptions;
 pub use container::Runtime;
+pub use corten_cgroups::stats;
+pub use criu::{CgroupsMode, CriuOptions};
 pub use error::{Error, Result};
+pub use events::{Event, Interface, Usage};
 pub use options::{CreateOptions, ExecOptions, Outcome, RunOptions};
 pub use privilege::{in_user_namespace, is_limited};
 pub use protect::protect_executable;
+pub use restore::RestoreOptions;
 pub use status::{State, Status};

@@ -92,9 +92,13 @@ impl Runtime {
     /// The pids of all processes of the container, in the caller's PID namespace.
     ///
     /// # Errors
-    /// [`Error::Cgroup`].
+    /// [`Error::Status`] if it is stopped; [`Error::Cgroup`].
     pub fn processes(&self, id: &str) -> Result<Vec<i32>> {
-        let record = Home::new(&self.root, id)?.load()?;
+        let now = self.now(id)?;
+        if now.status == Status::Stopped {
+            return Err(Error::Status { id: id.to_owned(), status: now.status, operation: "ps" });
+        }
+        let record = &now.record;
         if record.cgroup.is_none() {
             return Err(Error::Cgroup {
                 operation: "list the processes of",

@@ -13,7 +13,10 @@
 use std::{
     collections::BTreeMap,
     fs, io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
     path::{Path, PathBuf},
 };
 
@@ -21,6 +24,7 @@ use corten_cgroups::Cgroup;
 use corten_state::{Durability, write_atomic};
 use corten_sys::process::{Namespaces, pidfd_open};
 use nix::{
+    fcntl::{Flock, FlockArg},
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{stat::fstat, statfs::fstatfs},
 };
@@ -111,6 +115,10 @@ fn start_time(pid: i32) -> io::Result<u64> {
     field.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
+/// Whoever has it may delete the container; others who want to wait until it's dropped.
+#[derive(Debug)]
+pub(crate) struct Lock(#[expect(dead_code, reason = "it counts until it is dropped")] Flock<fs::File>);
+
 /// A container's directory.
 #[derive(Debug, Clone)]
 pub(crate) struct Home {
@@ -156,6 +164,24 @@ impl Home {
     /// A file in it.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
+    }
+
+    /// Waits until nobody else is deleting the container. None if it is gone then: also if its id has been taken
+    /// again meanwhile, so that a slow delete doesn't meet a container that it doesn't know.
+    pub(crate) fn lock(&self) -> Result<Option<Lock>> {
+        let doing = || format!("lock {}", self.path.display());
+        let directory = match fs::File::open(&self.path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.doing(doing)?,
+        };
+        let lock = Flock::lock(directory, FlockArg::LockExclusive).map_err(|(_, e)| e).doing(doing)?;
+        let same = |found: fs::Metadata| Ok(found.ino() == lock.metadata()?.ino());
+        match self.path.metadata().and_then(same) {
+            Ok(true) => Ok(Some(Lock(lock))),
+            Ok(false) => Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e).doing(doing),
+        }
     }
 
     fn record_error(

@@ -34,7 +34,7 @@ impl Runtime {
         let code = foreground.wait(made.child.pid, &made.child.pidfd, made.terminal.take());
         if !run.keep {
             let Made { home, record, .. } = made;
-            self.take_away(&Now { home, record, filter: Vec::new(), status: Status::Stopped, init: None })?;
+            self.clear_up(&Now { home, record, filter: Vec::new(), status: Status::Stopped, init: None })?;
         }
         code.map(Outcome::Exited)
     }

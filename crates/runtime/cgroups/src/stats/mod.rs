@@ -1,10 +1,12 @@
 //! What a cgroup uses: the same numbers, whichever version the kernel counts in.
 
+mod extended;
 mod v1;
 mod v2;
 
 use std::{collections::BTreeMap, path::Path};
 
+pub use extended::{Extended, Share};
 use serde::{Deserialize, Serialize};
 
 use crate::{Cgroup, Controllers, Result, file};

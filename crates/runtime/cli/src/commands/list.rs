@@ -3,22 +3,20 @@
 use anyhow::Result;
 use corten_container::{Runtime, State};
 
-use crate::args::{Format, List};
+use crate::{
+    args::{Format, List},
+    output,
+};
 
 pub(crate) fn list(runtime: &Runtime, args: &List) -> Result<()> {
     let states = runtime.list()?;
-    if args.quiet {
-        for state in &states {
-            println!("{}", state.id);
-        }
-        return Ok(());
-    }
-    match args.format {
+    let text = match args.format {
+        _ if args.quiet => states.iter().map(|state| format!("{}\n", state.id)).collect(),
         // As in runc, not indented.
-        Format::Json => println!("{}", serde_json::to_string(&states)?),
-        Format::Table => print!("{}", table(&states)),
-    }
-    Ok(())
+        Format::Json => serde_json::to_string(&states)? + "\n",
+        Format::Table => table(&states),
+    };
+    output::print(&text).map(drop)
 }
 
 fn table(states: &[State]) -> String {

@@ -1,5 +1,7 @@
 //! The commands: from flags to calls of the container crate, and from its answers to output.
 
+mod checkpoint;
+mod events;
 mod exec;
 mod list;
 mod ps;
@@ -13,7 +15,7 @@ use corten_container::{CreateOptions, Outcome, RunOptions, Runtime};
 
 use crate::{
     args::{self, Command, Global},
-    features, signals,
+    features, output, signals,
 };
 
 /// The newest runtime-spec that we know.
@@ -40,10 +42,10 @@ pub(crate) fn execute(global: &Global, command: Command) -> Result<ExitCode> {
         Command::Pause(args) => runtime.pause(&args.id)?,
         Command::Resume(args) => runtime.resume(&args.id)?,
         Command::Update(args) => update::update(&runtime, &args)?,
-        Command::Checkpoint(_) => bail!("checkpoint is not supported yet"),
-        Command::Restore(_) => bail!("restore is not supported yet"),
-        Command::Events(_) => bail!("events is not supported yet"),
-        Command::Version => print!("{}", version()),
+        Command::Checkpoint(args) => checkpoint::checkpoint(&runtime, *args)?,
+        Command::Restore(args) => return checkpoint::restore(&runtime, *args),
+        Command::Events(args) => events::events(&runtime, &args)?,
+        Command::Version => output::print(&version()).map(drop)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -93,6 +95,5 @@ fn exit_code(outcome: Outcome) -> ExitCode {
 }
 
 fn print_json(value: &impl serde::Serialize) -> Result<()> {
-    println!("{}", serde_json::to_string_pretty(value)?);
-    Ok(())
+    output::print(&format!("{}\n", serde_json::to_string_pretty(value)?)).map(drop)
 }

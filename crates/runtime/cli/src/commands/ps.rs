@@ -6,7 +6,10 @@ use anyhow::{Context as _, Result, bail};
 use corten_container::Runtime;
 
 use super::print_json;
-use crate::args::{Format, Ps};
+use crate::{
+    args::{Format, Ps},
+    output,
+};
 
 pub(crate) fn ps(runtime: &Runtime, args: &Ps) -> Result<()> {
     let pids = runtime.processes(&args.id)?;
@@ -15,12 +18,11 @@ pub(crate) fn ps(runtime: &Runtime, args: &Ps) -> Result<()> {
     }
     let standard = ["-ef".to_owned()];
     let options = if args.options.is_empty() { &standard[..] } else { &args.options };
-    let output = Command::new("ps").args(options).output().context("cannot run ps")?;
-    if !output.status.success() {
-        bail!("ps failed ({}): {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+    let found = Command::new("ps").args(options).output().context("cannot run ps")?;
+    if !found.status.success() {
+        bail!("ps failed ({}): {}", found.status, String::from_utf8_lossy(&found.stderr).trim());
     }
-    print!("{}", lines_of(&String::from_utf8_lossy(&output.stdout), &pids)?);
-    Ok(())
+    output::print(&lines_of(&String::from_utf8_lossy(&found.stdout), &pids)?).map(drop)
 }
 
 /// The head line of ps's output, and the lines of some processes.

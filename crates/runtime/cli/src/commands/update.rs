@@ -9,14 +9,26 @@ use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxRes
 use crate::args::Update;
 
 pub(crate) fn update(runtime: &Runtime, args: &Update) -> Result<()> {
-    if args.l3_cache_schema.is_some() || args.mem_bw_schema.is_some() {
-        bail!("Intel RDT is not supported yet");
-    }
+    refuse_rdt(args)?;
     let resources = match &args.resources {
         Some(path) => from_file(path)?,
         None => from_flags(args)?,
     };
     Ok(runtime.update(&args.id, &resources)?)
+}
+
+/// runc's words for a machine without Intel RDT.
+fn refuse_rdt(args: &Update) -> Result<()> {
+    let (l3, bandwidth) = (args.l3_cache_schema.is_some(), args.mem_bw_schema.is_some());
+    let enabled = Path::new("/sys/fs/resctrl/info").exists();
+    match (enabled, l3, bandwidth) {
+        (_, false, false) => Ok(()),
+        (true, ..) => bail!("updating a non-existent Intel RDT configuration is not supported"),
+        (false, true, _) => bail!("Intel RDT/CAT: l3 cache schema is not enabled: resctrl is not mounted"),
+        (false, false, true) => {
+            bail!("Intel RDT/MBA: memory bandwidth schema is not enabled: resctrl is not mounted")
+        }
+    }
 }
 
 fn from_file(path: &Path) -> Result<LinuxResources> {
@@ -49,6 +61,12 @@ fn from_flags(args: &Update) -> Result<LinuxResources> {
         .set_reservation(bytes("--memory-reservation", args.memory_reservation.as_deref())?)
         .set_swap(bytes("--memory-swap", args.memory_swap.as_deref())?);
     resources.set_memory(Some(memory));
+    let kernel = [("--kernel-memory", &args.kernel_memory), ("--kernel-memory-tcp", &args.kernel_memory_tcp)];
+    for (flag, value) in kernel {
+        if bytes(flag, value.as_deref())?.is_some() {
+            tracing::warn!("{flag} is ignored: the kernel has no such limit any more");
+        }
+    }
     if let Some(limit) = args.pids_limit {
         let mut pids = LinuxPids::default();
         pids.set_limit(limit);

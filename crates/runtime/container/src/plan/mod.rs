@@ -187,6 +187,11 @@ fn paths(at: &str, paths: Option<&[String]>, problems: &mut Problems) -> Vec<CSt
     paths.map(|(i, path)| problems.c_string(&format!("{at}[{i}]"), path)).collect()
 }
 
+/// A path for a system call.
+pub(crate) fn c_path(path: &Path) -> std::io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(Into::into)
+}
+
 /// The text of a uid_map or gid_map file.
 pub(crate) fn id_map(mappings: &[LinuxIdMapping]) -> String {
     let line = |m: &LinuxIdMapping| format!("{} {} {}\n", m.container_id(), m.host_id(), m.size());

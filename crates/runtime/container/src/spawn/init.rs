@@ -130,6 +130,7 @@ pub(crate) fn create(wires: &Wires, creation: &Creation<'_>) -> Result<Infallibl
     rootfs::finish(root.as_fd(), &plan.rootfs)?;
     Failpoint::InitPivot.pass()?;
     drop(root);
+    dev::own_null()?;
     sysctl::names(plan)?;
     if let Some(persona) = plan.personality {
         // Before seccomp, which may forbid it.

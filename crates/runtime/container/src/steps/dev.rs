@@ -171,6 +171,26 @@ pub(crate) fn host_null() -> io::Result<OwnedFd> {
     Ok(null)
 }
 
+/// Stdio that is the host's /dev/null becomes the container's: whose mode can't be changed through it, and which criu can
+/// find again. To be called in the container's root.
+pub(crate) fn own_null() -> Result<()> {
+    use nix::fcntl::{OFlag, open};
+    let mut null = None;
+    for (number, fd) in [(0, io::stdin().as_fd()), (1, io::stdout().as_fd()), (2, io::stderr().as_fd())] {
+        if is_null(fd).is_err() {
+            continue;
+        }
+        if null.is_none() {
+            // A container may go without one.
+            let opened = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).ok();
+            null = opened.filter(|null| is_null(null.as_fd()).is_ok());
+        }
+        let Some(null) = &null else { return Ok(()) };
+        corten_sys::fds::duplicate_to(null.as_fd(), number).doing(|| "make /dev/null stdio".to_owned())?;
+    }
+    Ok(())
+}
+
 fn is_null(fd: BorrowedFd<'_>) -> io::Result<()> {
     let stat = fstat(fd)?;
     if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR
