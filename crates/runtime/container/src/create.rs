@@ -24,12 +24,15 @@ use crate::{
     cgroup::{self, CgroupDoing},
     error::Doing,
     failpoint::Failpoint,
-    filter, hooks, net_devices,
-    plan::{Circumstances, Mount, Plan},
-    privilege::{in_user_namespace, is_unprivileged},
+    filter, hooks,
+    load::load,
+    net_devices,
+    plan::{Mount, Plan},
+    privilege::is_unprivileged,
     rdt::{self, Groups},
     record::{CREATING, FIFO, Home, Identity, Record, now, owner},
     rootless,
+    shared_mounts::SharedMounts,
     spawn::{
         init::{Creation, Sources, Wires, waits_for_hooks},
         parent::{Child, open_joins, spawn_create},
@@ -128,7 +131,7 @@ impl Runtime {
         });
         Failpoint::CreateCgroup.pass()?;
         let entrance = cgroup.entrance().cgroup("open", &place)?;
-        let groups = resource_groups(id, &plan, undo)?;
+        let groups = rdt::make(id, &plan, undo)?;
 
         let fifo = (mode == Mode::Create).then(|| make_fifo(&home)).transpose()?;
         Failpoint::CreateFifo.pass()?;
@@ -155,17 +158,18 @@ impl Runtime {
             keep: options.preserve_fds + listen_fds(),
             seccomp: filter.as_ref().map(|filter| (filter.instructions.clone(), filter.flags)),
         };
-        let joined_net = joined_net(&plan, &wires)?;
+        let joined_net = net_devices::joined(&plan, &wires.join)?;
         let child = spawn_create(ours, wires, &creation)?;
         let killer = child.pidfd.try_clone().doing(|| "duplicate a pidfd".to_owned())?;
         let pid = child.pid;
         undo.push("kill init", move || crate::spawn::parent::kill(pid, &killer));
         Failpoint::CreateCloned.pass()?;
         drop(creation.sources);
-        provide(&child, &plan, groups.as_ref(), joined_net, undo)?;
+        let shared_mounts = provide(&child, &plan, groups.as_ref(), joined_net, undo)?;
         Failpoint::CreateMapped.pass()?;
         let identity = Identity::new(child.pid, child.pidfd.as_fd()).doing(|| "identify init".to_owned())?;
-        let record = record(&bundle, &plan, creation.state, (identity, cgroup, groups), filter.as_ref());
+        let mut record = record(&bundle, &plan, creation.state, (identity, cgroup, groups), filter.as_ref());
+        record.shared_mounts = shared_mounts;
         home.save(&record, &filter::to_bytes(filter.as_ref()))?;
         Failpoint::CreateSaved.pass()?;
         let mut made = Made { home, record, child, terminal: None, hooked: false };
@@ -246,88 +250,20 @@ impl Made {
     }
 }
 
-/// Loads the bundle and plans, or tells everything that's wrong with it.
-pub(crate) fn load(options: &CreateOptions) -> Result<(Bundle, Plan)> {
-    let bundle = Bundle::load(&options.bundle)
-        .map_err(|e| Error::Bundle { path: options.bundle.clone(), source: e.into() })?;
-    let circumstances = Circumstances {
-        listen_fds: listen_fds(),
-        unprivileged: is_unprivileged(),
-        in_user_namespace: in_user_namespace(),
-    };
-    let mut problems: Vec<String> = bundle.problems().iter().map(ToString::to_string).collect();
-    match Plan::new(&bundle.path, &bundle.spec, circumstances) {
-        Ok(plan) if problems.is_empty() => {
-            remark(&bundle, &plan);
-            Ok((bundle, plan))
-        }
-        planned => {
-            // Both look at some of the same things.
-            let more = planned.err().unwrap_or_default();
-            let field = |problem: &str| problem.split(':').next().unwrap_or_default().to_owned();
-            let seen: Vec<String> = problems.iter().map(|problem| field(problem)).collect();
-            problems.extend(more.into_iter().filter(|problem| !seen.contains(&field(problem))));
-            Err(Error::Config { bundle: bundle.path, problems })
-        }
-    }
-}
-
-/// What isn't wrong, but somebody may wonder about.
-fn remark(bundle: &Bundle, plan: &Plan) {
-    for path in &plan.devices.left_out {
-        tracing::warn!(
-            "linux.devices: {path} is not made: /dev is bind mounted from the host, and has it or not"
-        );
-    }
-    if tracing::enabled!(tracing::Level::DEBUG) {
-        let json = fs::read(bundle.path.join("config.json")).unwrap_or_default();
-        for field in corten_bundle::unknown_fields(&json) {
-            tracing::debug!("config.json: {field} is not known, and ignored");
-        }
-    }
-}
-
-/// The resource control groups that the config asks for.
-pub(crate) fn resource_groups(id: &str, plan: &Plan, undo: &mut Undo<'static>) -> Result<Option<Groups>> {
-    let Some(rdt) = &plan.rdt else { return Ok(None) };
-    let groups = rdt::prepare(&rdt::root()?, id, rdt)?;
-    undo.push("remove the resource control group", {
-        let groups = groups.clone();
-        move || groups.remove()
-    });
-    Ok(Some(groups))
-}
-
-/// The network namespace to join, if there are devices to move there.
-fn joined_net(plan: &Plan, wires: &Wires) -> Result<Option<OwnedFd>> {
-    let join = wires.join.iter().find(|(kind, _)| *kind == Namespaces::NET);
-    let join = join.filter(|_| !plan.net_devices.is_empty());
-    join.map(|(_, file)| file.try_clone()).transpose().doing(|| "duplicate a descriptor".to_owned())
-}
-
-/// What init is given from outside.
+/// What init is given from outside. Returns the mounts that aren't its own.
 fn provide(
     child: &Child,
     plan: &Plan,
     groups: Option<&Groups>,
     joined_net: Option<OwnedFd>,
     undo: &mut Undo<'static>,
-) -> Result<()> {
+) -> Result<Option<SharedMounts>> {
     child.map_ids(&plan.namespaces)?;
+    let mounts = SharedMounts::made(plan, child, undo)?;
     child.oom_score(plan.process.oom_score_adj)?;
-    if let Some(groups) = groups {
-        groups.enter(child.pid)?;
-    }
-    if !plan.net_devices.is_empty() {
-        let namespace = joined_net.map_or_else(|| own_net(child.pid), Ok)?;
-        net_devices::give(&plan.net_devices, &namespace, undo)?;
-    }
-    Ok(())
-}
-
-fn own_net(pid: i32) -> Result<OwnedFd> {
-    let path = format!("/proc/{pid}/ns/net");
-    fs::File::open(&path).map(OwnedFd::from).doing(|| format!("open {path}"))
+    groups.map_or(Ok(()), |groups| groups.enter(child.pid))?;
+    net_devices::give(&plan.net_devices, joined_net, child.pid, undo)?;
+    Ok(mounts)
 }
 
 pub(crate) fn initial_state(id: &str, bundle: &Bundle, plan: &Plan) -> State {

@@ -75,6 +75,9 @@ fn take_away(now: &Now, lock: Lock) -> Result<()> {
     let record = &now.record;
     cgroup::destroy(&record.cgroup)?;
     Failpoint::DeleteCgroup.pass()?;
+    if let Some(mounts) = &record.shared_mounts {
+        mounts.unmount()?;
+    }
     if let Some(groups) = &record.rdt {
         groups.remove()?;
     }

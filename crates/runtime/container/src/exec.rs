@@ -22,7 +22,7 @@ use crate::{
     query::Now,
     record::Record,
     spawn::{
-        init::{self, Wires},
+        init::{self, Entry, Wires},
         parent::{Child, clone_into, kill, through_helper},
         sync::{self, Channel, FromInit, FromParent},
     },
@@ -89,6 +89,7 @@ fn spawn(now: &Now, target: &OwnedFd, plan: &ProcessPlan, options: &ExecOptions)
     let mut wires = wires(now, theirs, plan, options)?;
     let join = Namespaces::from_bits_retain(now.record.namespaces);
     let doing = || format!("enter container {}", now.home.id);
+    let root = own_root(now)?;
     // The container's own /proc could say anything; and what holds for its user namespace, holds for all below it.
     let setgroups = !(join.contains(Namespaces::USER) || in_user_namespace())
         || may_set_groups(&now.record.init.pid.to_string());
@@ -98,7 +99,7 @@ fn spawn(now: &Now, target: &OwnedFd, plan: &ProcessPlan, options: &ExecOptions)
         let enter = |wires: &Wires| init::enter_first(wires, plan, first, target);
         let rest = join.difference(Namespaces::USER);
         through_helper(ours, wires, Namespaces::empty(), enter, |wires| {
-            init::exec(wires, plan, (rest, target), setgroups)
+            init::exec(wires, plan, Entry { join: rest, target, root: root.as_ref() }, setgroups)
         })?
     } else {
         // Before there's a process of ours in the container: nobody there must look into it (CVE-2016-9962).
@@ -111,12 +112,22 @@ fn spawn(now: &Now, target: &OwnedFd, plan: &ProcessPlan, options: &ExecOptions)
             Forked::Parent { pid, pidfd } => Child { pid, pidfd, channel: ours },
             Forked::Child => {
                 drop(ours);
-                init::live(wires, |wires| init::exec(wires, plan, (join, target), setgroups))
+                let entry = Entry { join, target, root: root.as_ref() };
+                init::live(wires, |wires| init::exec(wires, plan, entry, setgroups))
             }
         }
     };
     let copy = child.pidfd.try_clone().doing(|| "duplicate a pidfd".to_owned())?;
     Ok((child, copy))
+}
+
+/// The container's root directory, if joining its mount namespace doesn't lead there.
+fn own_root(now: &Now) -> Result<Option<OwnedFd>> {
+    if now.record.shared_mounts.is_none() {
+        return Ok(None);
+    }
+    let path = format!("/proc/{}/root", now.record.init.pid);
+    std::fs::File::open(&path).map(|root| Some(root.into())).doing(|| format!("open {path}"))
 }
 
 fn wires(now: &Now, channel: Channel, plan: &ProcessPlan, options: &ExecOptions) -> Result<Wires> {

@@ -9,9 +9,17 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
-use corten_sys::netlink::{Address, Link, Route};
+use corten_sys::{
+    netlink::{Address, Link, Route},
+    process::Namespaces,
+};
 
-use crate::{Result, error::Doing, plan::NetDevice, undo::Undo};
+use crate::{
+    Result,
+    error::Doing,
+    plan::{NetDevice, Plan},
+    undo::Undo,
+};
 
 /// What is needed to put a device back.
 struct Moved {
@@ -21,12 +29,33 @@ struct Moved {
     index: u32,
 }
 
-/// Moves all of them to `namespace`, and registers how to move them back.
-pub(crate) fn give(devices: &[NetDevice], namespace: &OwnedFd, undo: &mut Undo<'static>) -> Result<()> {
+/// The network namespace to join, if there are devices to move there.
+pub(crate) fn joined(plan: &Plan, joins: &[(Namespaces, OwnedFd)]) -> Result<Option<OwnedFd>> {
+    let join = joins.iter().find(|(kind, _)| *kind == Namespaces::NET);
+    let join = join.filter(|_| !plan.net_devices.is_empty());
+    join.map(|(_, file)| file.try_clone()).transpose().doing(|| "duplicate a descriptor".to_owned())
+}
+
+fn own(pid: i32) -> Result<OwnedFd> {
+    let path = format!("/proc/{pid}/ns/net");
+    fs::File::open(&path).map(OwnedFd::from).doing(|| format!("open {path}"))
+}
+
+/// Moves all of them to the namespace that is `joined`, or else that of init, and registers how to move them back.
+pub(crate) fn give(
+    devices: &[NetDevice],
+    joined: Option<OwnedFd>,
+    init: i32,
+    undo: &mut Undo<'static>,
+) -> Result<()> {
+    if devices.is_empty() {
+        return Ok(());
+    }
+    let namespace = joined.map_or_else(|| own(init), Ok)?;
     for device in devices {
         let (host, name) = (&device.host, &device.name);
         let doing = || format!("move the network device {host} to the container as {name}");
-        let moved = give_one(device, namespace).doing(doing)?;
+        let moved = give_one(device, &namespace).doing(doing)?;
         undo.push(format!("take back the network device {host}"), move || {
             let name = moved.before.name.clone();
             take_back(moved).doing(|| format!("take back the network device {name}"))

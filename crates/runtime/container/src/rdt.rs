@@ -10,7 +10,12 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, error::Doing, plan::RdtPlan};
+use crate::{
+    Error, Result,
+    error::Doing,
+    plan::{Plan, RdtPlan},
+    undo::Undo,
+};
 
 /// A container's groups.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,8 +26,19 @@ pub(crate) struct Groups {
     own: Vec<PathBuf>,
 }
 
+/// The resource control groups that the config asks for.
+pub(crate) fn make(id: &str, plan: &Plan, undo: &mut Undo<'static>) -> Result<Option<Groups>> {
+    let Some(rdt) = &plan.rdt else { return Ok(None) };
+    let groups = prepare(&root()?, id, rdt)?;
+    undo.push("remove the resource control group", {
+        let groups = groups.clone();
+        move || groups.remove()
+    });
+    Ok(Some(groups))
+}
+
 /// Where resctrl is mounted.
-pub(crate) fn root() -> Result<PathBuf> {
+fn root() -> Result<PathBuf> {
     let text = fs::read_to_string("/proc/self/mountinfo").doing(|| "read our mounts".to_owned())?;
     mounted(&text).ok_or_else(|| Error::Unsupported {
         field: "linux.intelRdt",
@@ -40,7 +56,7 @@ fn mounted(mountinfo: &str) -> Option<PathBuf> {
 }
 
 /// Makes or finds the groups below `root`, a resctrl mount. What was made is taken back if it can't be finished.
-pub(crate) fn prepare(root: &Path, id: &str, plan: &RdtPlan) -> Result<Groups> {
+fn prepare(root: &Path, id: &str, plan: &RdtPlan) -> Result<Groups> {
     let mut made = Vec::new();
     prepare_in(root, id, plan, &mut made).inspect_err(|_| {
         for path in made.iter().rev() {

@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Error, Result, State, Status, error::Doing, failpoint::Failpoint, filter::Filter, notify::Agent,
-    rdt::Groups,
+    rdt::Groups, shared_mounts::SharedMounts,
 };
 
 const VERSION: u32 = 1;
@@ -69,6 +69,9 @@ pub(crate) struct Record {
     /// The resource control groups, which exec joins and delete removes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) rdt: Option<Groups>,
+    /// The mounts that aren't in a namespace of the container's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) shared_mounts: Option<SharedMounts>,
     #[serde(default)]
     pub(crate) poststart: Vec<Hook>,
     #[serde(default)]
@@ -285,6 +288,7 @@ impl Record {
             seccomp: filter.map(|filter| filter.flags),
             agent: filter.and_then(|filter| filter.agent.clone()),
             rdt,
+            shared_mounts: None,
             poststart: hooks.and_then(|h| h.poststart().clone()).unwrap_or_default(),
             poststop: hooks.and_then(|h| h.poststop().clone()).unwrap_or_default(),
         }

@@ -19,7 +19,7 @@ use crate::{
     CreateOptions, Outcome, Result, RunOptions, Runtime, Status,
     cgroup::{self, CgroupDoing},
     checkpoint::DESCRIPTORS,
-    create::{connect, initial_state, load, record, resource_groups, write_pid_file},
+    create::{connect, initial_state, record, write_pid_file},
     criu::{
         self, CriuOptions, Directories, Outside,
         rpc::{self, Kind},
@@ -29,9 +29,10 @@ use crate::{
     filter::{self, Filter},
     foreground::Foreground,
     hooks,
+    load::load,
     plan::{MountKind, Plan, c_path},
     query::Now,
-    rdt::Groups,
+    rdt::{self, Groups},
     record::{Home, Identity, Record, now},
     steps::target::{Make, open_or_make},
     support,
@@ -123,7 +124,7 @@ impl Runtime {
             let cgroup = cgroup.clone();
             move || cgroup::destroy(&cgroup)
         });
-        let groups = resource_groups(id, &plan, undo)?;
+        let groups = rdt::make(id, &plan, undo)?;
         let mut attendant = Attendant {
             home,
             cgroup,

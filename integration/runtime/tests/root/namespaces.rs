@@ -17,6 +17,8 @@ crate::each_runtime!(
     a_wrong_namespace_path_is_refused,
     the_new_network_has_a_loopback,
     user_namespace_maps_ids,
+    without_a_mount_namespace_it_shares_the_hosts,
+    joins_a_mount_namespace_by_path,
 );
 
 const KINDS: [(&str, &str); 6] = [
@@ -96,6 +98,66 @@ fn the_new_network_has_a_loopback(t: &T<'_>) -> Result<()> {
     let out = t.out(t.sh("ls /sys/class/net; ip link show lo"))?;
     ensure!(out.starts_with("lo\n") && out.contains("UP"), "{out}");
     Ok(())
+}
+
+fn ours_alone(t: &T<'_>) -> bool {
+    // They change the propagation of all of the host's mounts, and leave theirs behind.
+    t.differs(integration_support::Kind::Runc, "runc would change the host's mounts")
+        || t.differs(integration_support::Kind::Crun, "so would crun")
+}
+
+/// How many mounts the process sees below the scope's directory.
+fn mounts_of(t: &T<'_>, pid: &str) -> Result<usize> {
+    let text = fs::read_to_string(format!("/proc/{pid}/mountinfo"))?;
+    Ok(text.matches(&format!(" {}/", t.scope.dir().display())).count())
+}
+
+fn without_a_mount_namespace_it_shares_the_hosts(t: &T<'_>) -> Result<()> {
+    if ours_alone(t) {
+        return Ok(());
+    }
+    let bundle = t.workload(&["sleep"]).namespace("mount", None).write()?;
+    fs::write(bundle.rootfs().join("only-here"), "")?;
+    let container = t.rt.start(&bundle)?;
+    let script = ["/bin/workload", "all", "namespaces", ",", "ls", "/", ",", "ls", "/proc/acpi"];
+    let out = container.exec(&[], &script)?.ok()?.stdout;
+    ensure!(out.contains(&host("mnt")?) && out.contains("only-here"), "{out}");
+    ensure!(mounts_of(t, "self")? > 0, "what is compared below isn't what is mounted");
+    container.delete(&["--force"])?;
+    ensure!(mounts_of(t, "self")? == 0, "it has left mounts on the host");
+    // Nor does one that fails leave anything.
+    let bundle = Bundle::workload(t.scope, "fails", &["exit", "0"]).namespace("mount", None);
+    t.refused(bundle.set("/process/args", json!(["/no/such/program"])))?;
+    ensure!(mounts_of(t, "self")? == 0, "it has left mounts on the host");
+    Ok(())
+}
+
+fn joins_a_mount_namespace_by_path(t: &T<'_>) -> Result<()> {
+    if ours_alone(t) {
+        return Ok(());
+    }
+    let mut holder = std::process::Command::new("unshare").args(["-m", "sleep", "1000"]).spawn()?;
+    let outcome = (|| {
+        let pid = i32::try_from(holder.id())?;
+        let ours = host("mnt")?;
+        integration_support::wait_for("the holder's namespace", || {
+            fs::read_link(of(pid, "mnt")).is_ok_and(|link| link.to_string_lossy() != ours)
+        })?;
+        let mounts = || mounts_of(t, &pid.to_string());
+        let bundle = t.workload(&["sleep"]).namespace("mount", Some(&of(pid, "mnt"))).write()?;
+        fs::write(bundle.rootfs().join("only-here"), "")?;
+        let container = t.rt.start(&bundle)?;
+        ensure!(mounts()? > 0, "nothing was mounted there");
+        let out = container.exec(&[], &["/bin/workload", "all", "namespaces", ",", "ls", "/"])?.ok()?.stdout;
+        ensure!(out.contains("only-here"), "{out}");
+        ensure!(out.contains(fs::read_link(of(pid, "mnt"))?.to_string_lossy().as_ref()), "{out}");
+        container.delete(&["--force"])?;
+        ensure!(mounts()? == 0, "something is still mounted there");
+        Ok(())
+    })();
+    holder.kill()?;
+    holder.wait()?;
+    outcome
 }
 
 fn user_namespace_maps_ids(t: &T<'_>) -> Result<()> {

@@ -20,6 +20,7 @@ crate::each_runtime!(
     without_no_new_privileges_too,
     exec_has_one_of_its_own,
     an_agent_that_is_not_there_is_an_error,
+    every_flag_is_taken,
 );
 
 /// Listens where the container's config says.
@@ -135,6 +136,33 @@ fn exec_has_one_of_its_own(t: &T<'_>) -> Result<()> {
         ensure!(state["pid"] != container.pid()? && state["state"]["pid"] == container.pid()?, "{state}");
         container.delete(&["--force"])
     })
+}
+
+/// By the kernel too, with and without somebody who listens.
+fn every_flag_is_taken(t: &T<'_>) -> Result<()> {
+    if t.too_new_for_peers("a flag that waits for an agent alone") {
+        return Ok(());
+    }
+    let flags = json!([
+        "SECCOMP_FILTER_FLAG_TSYNC",
+        "SECCOMP_FILTER_FLAG_LOG",
+        "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
+        "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"
+    ]);
+    let quiet = Bundle::workload(t.scope, "quiet", &["exit", "0"]).set("/linux/seccomp/flags", flags.clone());
+    t.out(quiet)?;
+    let (agent, bundle) = Agent::for_bundle(t, t.workload(&["mkdir", "/tmp/x"]))?;
+    let bundle = bundle.set("/linux/seccomp/flags", flags).write()?;
+    let (container, received) = std::thread::scope(|scope| {
+        let received = scope.spawn(|| agent.receive());
+        (t.rt.create(&bundle, &[]), received.join())
+    });
+    let container = container?;
+    let (_, listener) = received.map_err(|_| anyhow::anyhow!("the agent panicked"))??;
+    container.start()?;
+    answers(listener)?;
+    container.wait_log("mkdir: ENOSYS")?;
+    container.delete(&["--force"])
 }
 
 fn an_agent_that_is_not_there_is_an_error(t: &T<'_>) -> Result<()> {

@@ -10,6 +10,7 @@ use crate::{T, has};
 
 crate::each_runtime!(
     offsets_of_a_new_one,
+    with_a_new_user_namespace,
     joins_one_by_path,
     exec_joins_it,
     joins_a_cgroup_namespace_by_path,
@@ -42,6 +43,19 @@ fn offsets_of_a_new_one(t: &T<'_>) -> Result<()> {
     let inside = uptime(&t.out(with_offsets(t.workload(&["read", "/proc/uptime"])))?)?;
     ensure!(inside >= DAYS_100 && inside <= host_uptime()? + DAYS_100, "{inside}");
     Ok(())
+}
+
+fn with_a_new_user_namespace(t: &T<'_>) -> Result<()> {
+    if t.too_new_for_peers("a time namespace") {
+        return Ok(());
+    }
+    let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65_536}]);
+    let bundle =
+        with_offsets(t.workload(&["all", "read", "/proc/uptime", ",", "read", "/proc/self/uid_map"]));
+    let bundle = bundle.push("/linux/namespaces", json!({"type": "user"}));
+    let out = t.out(bundle.set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map))?;
+    ensure!(uptime(&out)? >= DAYS_100, "{out}");
+    has(&out, "100000")
 }
 
 fn of(pid: i32, file: &str) -> PathBuf {

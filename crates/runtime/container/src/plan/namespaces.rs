@@ -62,10 +62,6 @@ impl NamespacePlan {
         plan.join.sort_by_key(|join| ORDER.iter().position(|&kind| kind == join.kind));
         plan.ids(linux, problems);
         plan.time(linux, problems);
-        if !plan.new.contains(Namespaces::MOUNT) {
-            // Without, every mount we make would be made on the host.
-            problems.add("linux.namespaces", "a new mount namespace is required");
-        }
         plan
     }
 
@@ -77,6 +73,12 @@ impl NamespacePlan {
     /// Whether the container doesn't share this kind with us.
     pub(crate) fn has(&self, kind: Namespaces) -> bool {
         self.new.contains(kind) || self.joins(kind).is_some()
+    }
+
+    /// Whether nobody else sees the container's mounts. If it shares somebody's namespace, ours or one that it joins,
+    /// they're made below its rootfs, and unmounted when it is deleted.
+    pub(crate) fn own_mounts(&self) -> bool {
+        self.new.contains(Namespaces::MOUNT)
     }
 
     /// The path to join for this kind.

@@ -3,7 +3,7 @@
 use std::{
     convert::Infallible,
     ffi::CString,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsFd, OwnedFd},
     path::PathBuf,
 };
 
@@ -28,7 +28,7 @@ use crate::{
     hooks,
     plan::{Plan, ProcessPlan},
     privilege::may_set_groups,
-    steps::{console, dev, execve, limits, lsm, mask, mount, rootfs, sysctl, user},
+    steps::{console, dev, execve, filter, limits, lsm, mask, mount, rootfs, sysctl, user},
 };
 
 /// What the parent has opened for init before cloning it.
@@ -126,7 +126,7 @@ pub(crate) fn create(wires: &Wires, creation: &Creation<'_>) -> Result<Infallibl
     mask::readonly(root.as_fd(), plan)?;
     mask::masked(root.as_fd(), plan)?;
     late.finish()?;
-    rootfs::enter(root.as_fd(), &plan.rootfs, creation.no_pivot)?;
+    rootfs::enter(root.as_fd(), &plan.rootfs, creation.no_pivot, plan.namespaces.own_mounts())?;
     rootfs::finish(root.as_fd(), &plan.rootfs)?;
     Failpoint::InitPivot.pass()?;
     drop(root);
@@ -150,14 +150,26 @@ pub(crate) fn create(wires: &Wires, creation: &Creation<'_>) -> Result<Infallibl
     run_program(wires, plan, creation, path)
 }
 
+/// Where a further process goes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Entry<'a> {
+    /// The namespaces that are still to be joined.
+    pub(crate) join: Namespaces,
+    /// The container's init.
+    pub(crate) target: &'a OwnedFd,
+    /// The container's root directory, if that isn't its mount namespace's.
+    pub(crate) root: Option<&'a OwnedFd>,
+}
+
 /// A further process: joins the namespaces of a running container.
 pub(crate) fn exec(
     wires: &Wires,
     plan: &ProcessPlan,
-    (join, target): (Namespaces, &OwnedFd),
+    entry: Entry<'_>,
     setgroups: bool,
 ) -> Result<Infallible> {
     Failpoint::JoinBorn.pass()?;
+    let Entry { join, target, root } = entry;
     limits::affinity(plan.affinity.initial.as_deref())?;
     join_cgroups(wires)?;
     Failpoint::JoinCgroup.pass()?;
@@ -173,6 +185,9 @@ pub(crate) fn exec(
     // The PID namespace is the parent's affair: it is entered by being born in it.
     let kinds = join.difference(Namespaces::PID);
     process::setns(target.as_fd(), kinds).doing(|| format!("join the container's namespaces {kinds:?}"))?;
+    if let Some(root) = root {
+        rootfs::enter_shared(root.as_fd())?;
+    }
     if join.contains(Namespaces::USER) {
         process::set_user(0, 0, None).doing(|| "become root of the user namespace".to_owned())?;
     }
@@ -187,8 +202,8 @@ pub(crate) fn exec(
     Failpoint::JoinProcess.pass()?;
     wires.channel.await_order(FromParent::Go)?;
     Failpoint::JoinGo.pass()?;
-    if loads_late(wires, plan) {
-        load_seccomp(wires)?;
+    if filter::loads_late(wires, plan) {
+        filter::load(wires)?;
     }
     become_program(wires, plan, path)
 }
@@ -225,7 +240,12 @@ fn enter_namespaces(wires: &Wires, creation: &Creation<'_>) -> Result<OwnedFd> {
     // Modes are what they're said to be until the program's umask is set.
     umask(Mode::empty());
     Failpoint::InitNamespaces.pass()?;
-    rootfs::prepare(&plan.rootfs)
+    let own = plan.namespaces.own_mounts();
+    let root = rootfs::prepare(&plan.rootfs, own)?;
+    if !own {
+        wires.channel.tell(&FromInit::Rooted)?;
+    }
+    Ok(root)
 }
 
 /// Joins the cgroups that the parent has opened, as far as we weren't born there.
@@ -324,31 +344,14 @@ fn become_process(wires: &Wires, plan: &ProcessPlan, setgroups: bool) -> Result<
         process::no_new_privs().doing(|| "set no_new_privs".to_owned())?;
     } else {
         // Without no_new_privs loading a filter needs CAP_SYS_ADMIN, which is about to go.
-        load_seccomp(wires)?;
+        filter::load(wires)?;
     }
     user::become_user(plan, setgroups, &mut |text| warn(wires, text))?;
     let path = execve::find(plan)?;
-    if plan.no_new_privileges && !loads_late(wires, plan) {
-        load_seccomp(wires)?;
+    if plan.no_new_privileges && !filter::loads_late(wires, plan) {
+        filter::load(wires)?;
     }
     Ok(path)
-}
-
-/// Whether the filter is loaded right before the program: with no_new_privs it can be. But a listener has to be
-/// handed over while there's a parent to do that, and `start` is not it.
-fn loads_late(wires: &Wires, plan: &ProcessPlan) -> bool {
-    let notifies = |(_, flags): &(_, u64)| flags & seccomp::NEW_LISTENER != 0;
-    plan.no_new_privileges && !wires.seccomp.as_ref().is_some_and(notifies)
-}
-
-fn load_seccomp(wires: &Wires) -> Result<()> {
-    let Some((filter, flags)) = &wires.seccomp else { return Ok(()) };
-    let doing = || "load the seccomp filter (flags: is the kernel new enough for them?)".to_owned();
-    let Some(listener) = seccomp::load(filter, *flags).doing(doing)? else { return Ok(()) };
-    // From here on any system call may wait for an agent that doesn't have the listener yet: this is a write(2),
-    // which the compiler doesn't let a profile notify.
-    wires.channel.tell(&FromInit::Listener(listener.as_raw_fd()))?;
-    wires.channel.await_order(FromParent::Delivered)
 }
 
 /// After Go: waits for `start` if this is create, then hooks, filter and program.
@@ -374,9 +377,9 @@ fn finish(wires: &Wires, plan: &Plan, creation: &Creation<'_>, path: CString) ->
     let state = State { pid: pid_inside(), status: Status::Created, ..creation.state.clone() };
     let root = std::path::Path::new("/");
     hooks::run("startContainer", plan.hooks.start_container().as_ref(), &state, root)?;
-    if loads_late(wires, &plan.process) {
+    if filter::loads_late(wires, &plan.process) {
         // As late as can be: fewer system calls of ours that a profile would have to allow.
-        load_seccomp(wires)?;
+        filter::load(wires)?;
     }
     become_program(wires, &plan.process, path)
 }

@@ -9,6 +9,7 @@
 //!                       ◀── Born{pid, pidfd} ─────────  only if an intermediate process had to join first
 //!  writes uid_map, gid_map
 //!                       ─── Mapped ──────────────────▶  only if there's a new user namespace
+//!                       ◀── Rooted ──────────────────   only if the mount namespace is somebody else's too
 //!  saves the state      (concurrently)                  mounts, devices
 //!                       ◀── Mounted ─────────────────   only if there are hooks to run here
 //!  runs prestart, createRuntime hooks

@@ -21,6 +21,8 @@ use crate::{
 pub(crate) enum FromInit {
     /// The intermediate process has cloned init.
     Born { pid: i32, pidfd: OwnedFd },
+    /// The rootfs is mounted in a namespace of others: from now on there's something to take back.
+    Rooted,
     /// Everything is mounted; hooks in the runtime's namespaces may run.
     Mounted,
     /// The terminal's master.
@@ -61,6 +63,7 @@ const READY: u8 = 6;
 const FAILED: u8 = 7;
 const NO_PROGRAM: u8 = 8;
 const HOOK: u8 = 9;
+const ROOTED: u8 = 10;
 /// The kinds that init runs.
 const HOOKS: [&str; 2] = ["createContainer", "startContainer"];
 
@@ -85,6 +88,7 @@ impl Channel {
     pub(crate) fn tell(&self, message: &FromInit) -> Result<()> {
         let sent = match message {
             FromInit::Born { pid, pidfd } => self.send(BORN, &pid.to_ne_bytes(), Some(pidfd.as_fd())),
+            FromInit::Rooted => self.send(ROOTED, &[], None),
             FromInit::Mounted => self.send(MOUNTED, &[], None),
             FromInit::Terminal(master) => self.send(TERMINAL, &[], Some(master.as_fd())),
             FromInit::Warning(text) => self.send(WARNING, text.as_bytes(), None),
@@ -143,6 +147,7 @@ impl Channel {
         let number = || rest.try_into().map_or(0, i32::from_ne_bytes);
         Ok(Some(match (tag, fds.pop()) {
             (BORN, Some(pidfd)) => FromInit::Born { pid: number(), pidfd },
+            (ROOTED, _) => FromInit::Rooted,
             (MOUNTED, _) => FromInit::Mounted,
             (TERMINAL, Some(master)) => FromInit::Terminal(master),
             (WARNING, _) => FromInit::Warning(String::from_utf8_lossy(rest).into_owned()),

@@ -5,6 +5,7 @@ pub(crate) mod cgroup_mount;
 pub(crate) mod console;
 pub(crate) mod dev;
 pub(crate) mod execve;
+pub(crate) mod filter;
 pub(crate) mod limits;
 pub(crate) mod lsm;
 pub(crate) mod mask;

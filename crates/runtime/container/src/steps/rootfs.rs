@@ -17,9 +17,17 @@ use nix::{
 
 use crate::{Result, error::Doing, plan::RootfsPlan};
 
-/// Cuts our mounts off from the host's and mounts the rootfs onto itself. Returns its root, through which
-/// everything inside is looked up from now on.
-pub(crate) fn prepare(plan: &RootfsPlan) -> Result<OwnedFd> {
+/// Cuts our mounts off from the host's, if they're our `own`, and mounts the rootfs onto itself. Returns its root,
+/// through which everything inside is looked up from now on.
+pub(crate) fn prepare(plan: &RootfsPlan, own: bool) -> Result<OwnedFd> {
+    if !own {
+        let root = attach(plan)?;
+        // What is mounted in it is for nobody else.
+        let change = Change { propagation: Some(Propagation::Private), ..Change::default() };
+        mount::set_attributes(root.as_fd(), true, &change)
+            .doing(|| format!("make {} private", show(plan)))?;
+        return Ok(root);
+    }
     let (propagation, recursive) = match plan.propagation {
         // What is unbindable can't be mounted onto itself: that comes last, in `finish`.
         None | Some((Propagation::Unbindable, _)) => (Propagation::Slave, true),
@@ -53,7 +61,11 @@ fn show(plan: &RootfsPlan) -> String {
 }
 
 /// Makes `root` our root directory and lets go of everything that was mounted outside of it.
-pub(crate) fn enter(root: BorrowedFd<'_>, plan: &RootfsPlan, no_pivot: bool) -> Result<()> {
+pub(crate) fn enter(root: BorrowedFd<'_>, plan: &RootfsPlan, no_pivot: bool, own: bool) -> Result<()> {
+    if !own {
+        // Others have their root in this namespace: it mustn't be pivoted away from under them.
+        return enter_shared(root);
+    }
     fchdir(root).doing(|| format!("change into {}", show(plan)))?;
     if no_pivot {
         mount::move_here_to_root().doing(|| format!("move {} to /", show(plan)))?;
@@ -74,6 +86,14 @@ pub(crate) fn enter(root: BorrowedFd<'_>, plan: &RootfsPlan, no_pivot: bool) -> 
         mount::detach_here().doing(|| "unmount the old root".to_owned())?;
     }
     chdir("/").doing(|| "change into /".to_owned())
+}
+
+/// Makes `root` our root directory, and leaves everybody else theirs.
+pub(crate) fn enter_shared(root: BorrowedFd<'_>) -> Result<()> {
+    let doing = || "chroot into the container's root".to_owned();
+    fchdir(root).doing(doing)?;
+    chroot(".").doing(doing)?;
+    chdir("/").doing(doing)
 }
 
 /// What could only be set once everything is in place.

@@ -154,8 +154,7 @@ pub(crate) fn is_directory(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(SFlag::from_bits_truncate(fstat(fd)?.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR)
 }
 
-/// Copies what is in directory `from` into directory `to` (tmpcopyup): directories, regular files and links with
-/// mode and owner; other kinds of files are left out.
+/// Copies what is in directory `from` into directory `to` (tmpcopyup): everything but sockets, with mode and owner.
 pub(crate) fn copy_up(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
     let open = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let from_dir = openat(from, c".", open, Mode::empty())?;
@@ -190,6 +189,9 @@ fn copy_one(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> io::Result
         SFlag::S_IFLNK => {
             let link = readlinkat(from, name)?;
             nix::unistd::symlinkat(link.as_os_str(), to, name)?;
+        }
+        kind @ (SFlag::S_IFIFO | SFlag::S_IFCHR | SFlag::S_IFBLK) => {
+            nix::sys::stat::mknodat(to, name, kind, mode, stat.st_rdev)?;
         }
         _ => return Ok(()),
     }

@@ -1,0 +1,53 @@
+//! From a bundle on disk to a plan, or to all that is wrong with it.
+
+use std::fs;
+
+use corten_bundle::Bundle;
+
+use crate::{
+    CreateOptions, Error, Result,
+    create::listen_fds,
+    plan::{Circumstances, Plan},
+    privilege::{in_user_namespace, is_unprivileged},
+};
+
+/// Loads the bundle and plans, or tells everything that's wrong with it.
+pub(crate) fn load(options: &CreateOptions) -> Result<(Bundle, Plan)> {
+    let bundle = Bundle::load(&options.bundle)
+        .map_err(|e| Error::Bundle { path: options.bundle.clone(), source: e.into() })?;
+    let circumstances = Circumstances {
+        listen_fds: listen_fds(),
+        unprivileged: is_unprivileged(),
+        in_user_namespace: in_user_namespace(),
+    };
+    let mut problems: Vec<String> = bundle.problems().iter().map(ToString::to_string).collect();
+    match Plan::new(&bundle.path, &bundle.spec, circumstances) {
+        Ok(plan) if problems.is_empty() => {
+            remark(&bundle, &plan);
+            Ok((bundle, plan))
+        }
+        planned => {
+            // Both look at some of the same things.
+            let more = planned.err().unwrap_or_default();
+            let field = |problem: &str| problem.split(':').next().unwrap_or_default().to_owned();
+            let seen: Vec<String> = problems.iter().map(|problem| field(problem)).collect();
+            problems.extend(more.into_iter().filter(|problem| !seen.contains(&field(problem))));
+            Err(Error::Config { bundle: bundle.path, problems })
+        }
+    }
+}
+
+/// What isn't wrong, but somebody may wonder about.
+fn remark(bundle: &Bundle, plan: &Plan) {
+    for path in &plan.devices.left_out {
+        tracing::warn!(
+            "linux.devices: {path} is not made: /dev is bind mounted from the host, and has it or not"
+        );
+    }
+    if tracing::enabled!(tracing::Level::DEBUG) {
+        let json = fs::read(bundle.path.join("config.json")).unwrap_or_default();
+        for field in corten_bundle::unknown_fields(&json) {
+            tracing::debug!("config.json: {field} is not known, and ignored");
+        }
+    }
+}
