@@ -71,7 +71,7 @@ pub(crate) fn target_dir() -> PathBuf {
 }
 
 /// The triple that this machine compiles for.
-fn host() -> Result<String> {
+pub(crate) fn host() -> Result<String> {
     let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
     let text = String::from_utf8(output(rustc.arg("-vV"))?)?;
     match text.lines().find_map(|line| line.strip_prefix("host: ")) {

@@ -8,6 +8,7 @@ mod build;
 mod check;
 #[cfg(feature = "codegen")]
 mod codegen;
+mod fuzz;
 mod idle;
 mod layers;
 mod quickstart;
@@ -28,6 +29,7 @@ cargo xtask COMMAND
   check                format, clippy, layers, unit tests
   layers               fail on a dependency that points upwards
   build                release binaries into target/bin
+  fuzz TARGET [SECONDS]  libFuzzer on a target of integration/fuzz
   build failpoints     runtime and shim for tests that kill them at each step, into target/bin/failpoints
   bench [ROUNDS [RUNS]]  corten beside runc and crun, as ratios; memory of an idle pod (root)
   codegen [--check]    Rust from proto/ (with `cargo run -p xtask --features codegen --`)
@@ -40,6 +42,8 @@ fn main() -> Result<()> {
         ["bench", options @ ..] => bench::bench(options),
         ["build"] => build::build().map(drop),
         ["build", "failpoints"] => build::failpoints(),
+        ["fuzz", target] => fuzz::fuzz(target, None),
+        ["fuzz", target, seconds] => fuzz::fuzz(target, Some(seconds)),
         ["check"] | ["test", "check"] => check::check(),
         ["quickstart"] => quickstart::quickstart(),
         ["layers"] => layers::check(),

@@ -20,8 +20,8 @@ pub(crate) const QUICKSTART: [&str; 6] = [
 ];
 
 /// What the privileged tests need besides: peers to compare with.
-pub(crate) const TESTS: [&str; 8] =
-    ["runc", "crun", "criu", "apache2-utils", "libseccomp-dev", "procps", "attr", "uidmap"];
+pub(crate) const TESTS: [&str; 9] =
+    ["runc", "crun", "criu", "apache2-utils", "libseccomp-dev", "procps", "attr", "uidmap", "e2fsprogs"];
 
 /// What the tests with real engines need.
 pub(crate) const INTEROP: [&str; 7] =

@@ -36,6 +36,19 @@ pub struct Pod<'a> {
 /// # Errors
 /// What the test says, or what was left.
 pub fn on(kind: Kind, name: &str, body: impl AsyncFnOnce(&Pod<'_>) -> Result<()>) -> Result<()> {
+    on_within(DEADLINE * 2, kind, name, body)
+}
+
+/// The same for a test that may take as long as this.
+///
+/// # Errors
+/// What the test says, or what was left.
+pub fn on_within(
+    deadline: Duration,
+    kind: Kind,
+    name: &str,
+    body: impl AsyncFnOnce(&Pod<'_>) -> Result<()>,
+) -> Result<()> {
     if !integration_support::require_root()
         || !integration_support::require_binary("containerd-shim-corten-v2")
     {
@@ -46,7 +59,7 @@ pub fn on(kind: Kind, name: &str, body: impl AsyncFnOnce(&Pod<'_>) -> Result<()>
         let Some(runtime) = Runtime::for_test(kind, scope)? else { return Ok(()) };
         tokio.block_on(async {
             let pod = Pod::start(scope, &runtime).await?;
-            let result = tokio::time::timeout(DEADLINE * 2, body(&pod)).await.context("the test hangs");
+            let result = tokio::time::timeout(deadline, body(&pod)).await.context("the test hangs");
             let cleaned = pod.clean().await;
             result??;
             cleaned

@@ -3,11 +3,13 @@
 
 mod root {
     pub(crate) mod crash;
+    pub(crate) mod daemon;
     pub(crate) mod exec;
     pub(crate) mod hostile;
     pub(crate) mod io;
     pub(crate) mod lifecycle;
     pub(crate) mod logs;
+    pub(crate) mod termination;
     pub(crate) mod wire;
 }
 

@@ -161,7 +161,7 @@ impl Layout {
     }
 
     /// The hierarchies mounted below /sys/fs/cgroup (proc_pid_mountinfo(5)).
-    fn from_mountinfo(mountinfo: &[u8]) -> Result<Self> {
+    pub(crate) fn from_mountinfo(mountinfo: &[u8]) -> Result<Self> {
         let mut hierarchies: Vec<Hierarchy> = Vec::with_capacity(16);
         for line in String::from_utf8_lossy(mountinfo).lines() {
             let Some(hierarchy) = parse_line(line) else { continue };

@@ -15,6 +15,9 @@ mod entrance;
 mod error;
 mod file;
 mod freeze;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 mod kill;
 mod layout;
 pub mod limits;

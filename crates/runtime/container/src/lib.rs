@@ -27,6 +27,9 @@ mod exec;
 pub mod failpoint;
 mod filter;
 mod foreground;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 mod hooks;
 mod kill;
 mod load;

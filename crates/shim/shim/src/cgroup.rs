@@ -31,7 +31,7 @@ impl Cgroup {
         Self::parse(&text, Path::new(MOUNT).join("cgroup.controllers").exists())
     }
 
-    fn parse(text: &str, unified: bool) -> Option<Self> {
+    pub(crate) fn parse(text: &str, unified: bool) -> Option<Self> {
         let mut lines = text.lines().filter_map(|line| {
             let (_, rest) = line.split_once(':')?;
             rest.split_once(':')

@@ -23,6 +23,9 @@ mod events;
 mod exec_cgroup;
 mod exit;
 pub mod failpoint;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 mod io;
 mod mounts;
 pub mod pod_init;

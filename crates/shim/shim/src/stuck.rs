@@ -22,7 +22,7 @@ fn clause(pid: u32) -> Option<String> {
 }
 
 /// Name and state from /proc/<pid>/stat; the name may contain anything.
-fn parse_stat(stat: &str) -> Option<(String, char)> {
+pub(crate) fn parse_stat(stat: &str) -> Option<(String, char)> {
     let (before, after) = stat.rsplit_once(')')?;
     let (_, name) = before.split_once('(')?;
     Some((name.to_owned(), after.trim_start().chars().next()?))

@@ -63,7 +63,7 @@ fn processes() -> Vec<(u32, u32, u32)> {
 }
 
 /// Parent and session from /proc/<pid>/stat; the name in it may contain anything, so look from its end.
-fn parse_stat(stat: &str) -> Option<(u32, u32)> {
+pub(crate) fn parse_stat(stat: &str) -> Option<(u32, u32)> {
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_whitespace().skip(1);
     let parent = fields.next()?.parse().ok()?;

@@ -58,7 +58,7 @@ const METHODS: [(&str, &str); 20] = [
     (CORTEN, "NoSuchMethod"),
 ];
 
-fn request(stream: u32, service: &str, method: &str, payload: Vec<u8>) -> Vec<u8> {
+pub(crate) fn request(stream: u32, service: &str, method: &str, payload: Vec<u8>) -> Vec<u8> {
     let (service, method) = (service.to_owned(), method.to_owned());
     frame(stream, 1, &Request { service, method, payload, ..Request::default() }.encode_to_vec())
 }

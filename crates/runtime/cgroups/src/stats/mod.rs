@@ -207,6 +207,14 @@ fn psi(path: &Path) -> Result<Option<Psi>> {
     Ok(file::read_if_there(path)?.map(|text| parse_psi(&text)))
 }
 
+/// For integration/fuzz.
+#[cfg(feature = "fuzz")]
+pub(crate) fn fuzz(text: &str) {
+    parse_psi(text);
+    v1::fuzz(text);
+    v2::fuzz(text);
+}
+
 fn parse_psi(text: &str) -> Psi {
     let mut psi = Psi::default();
     for line in text.lines() {

@@ -93,6 +93,15 @@ fn io(dir: &Path) -> Result<Vec<IoDevice>> {
 }
 
 /// `8:0 Read 4096`; the last line is a total without a device.
+/// For integration/fuzz.
+#[cfg(feature = "fuzz")]
+pub(super) fn fuzz(text: &str) {
+    let mut devices = BTreeMap::new();
+    for bytes in [false, true] {
+        collect_io(text, bytes, &mut devices);
+    }
+}
+
 fn collect_io(text: &str, bytes: bool, devices: &mut BTreeMap<(u64, u64), IoDevice>) {
     for line in text.lines() {
         let mut words = line.split(' ');

@@ -60,6 +60,12 @@ pub(super) fn hugetlb(dir: &Path, stats: &mut Stats) -> Result<()> {
 }
 
 /// `8:0 rbytes=90112 wbytes=0 rios=5 wios=0 dbytes=0 dios=0`.
+/// For integration/fuzz.
+#[cfg(feature = "fuzz")]
+pub(super) fn fuzz(text: &str) {
+    let _: Vec<_> = text.lines().map(io_device).collect();
+}
+
 fn io_device(line: &str) -> Option<IoDevice> {
     let mut words = line.split(' ');
     let (major, minor) = words.next()?.split_once(':')?;

@@ -28,6 +28,15 @@ use console::{Console, ConsoleSocket};
 use log::{Log, Stream};
 use uri::Uri;
 
+#[cfg(feature = "fuzz")]
+pub(crate) use cri::Splitter;
+
+/// For integration/fuzz.
+#[cfg(feature = "fuzz")]
+pub(crate) fn parse_stdio(text: &str) {
+    let _ = Uri::parse(text); // most texts are none
+}
+
 /// What a client has asked for.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Stdio {

@@ -1,0 +1,46 @@
+//! What comes from outside, for integration/fuzz.
+
+use crate::bundle::Config;
+use crate::cgroup::Cgroup;
+use crate::io::{Splitter, parse_stdio};
+use crate::{stuck, tree};
+
+/// Files of /proc: a process chooses its own name.
+pub fn proc_files(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    tree::parse_stat(&text);
+    stuck::parse_stat(&text);
+    Cgroup::parse(&text, false);
+    Cgroup::parse(&text, true);
+}
+
+/// Strings for stdio, and a bundle's config.json as far as it matters here.
+pub fn requests(bytes: &[u8]) {
+    parse_stdio(&String::from_utf8_lossy(bytes));
+    if let Ok(config) = serde_json::from_slice::<Config>(bytes) {
+        config.group();
+        config.own_pid_namespace();
+    }
+}
+
+/// A container's output: however it arrives, the log has the same content, and every byte of it.
+pub fn output(bytes: &[u8]) {
+    let Some((&[limit, size], output)) = bytes.split_first_chunk::<2>() else { return };
+    let split = |chunk: usize| {
+        let (mut splitter, mut log) = (Splitter::new("stdout", usize::from(limit)), Vec::new());
+        for part in output.chunks(chunk.max(1)) {
+            splitter.push(part, "T", &mut log);
+        }
+        splitter.finish("T", &mut log);
+        log
+    };
+    let log = split(usize::from(size));
+    assert!(log == split(usize::MAX), "the log depends on how the output arrives");
+    let mut content = Vec::new();
+    for entry in log.split_inclusive(|byte| *byte == b'\n') {
+        let entry = entry.strip_prefix(b"T stdout ").expect("an entry begins with time and stream");
+        let (tag, text) = entry.split_at(2);
+        content.extend_from_slice(if tag == b"P " { &text[..text.len() - 1] } else { text });
+    }
+    assert!(content == output, "the log isn't what was written");
+}

@@ -1,0 +1,253 @@
+//! Nothing that a container does keeps Kill, Delete and ExecSync from coming back, with a reason where there is one.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use corten_task::Error;
+use integration_shim::{Pod, process, runs};
+use integration_support::{Bundle, DEADLINE, wait_for};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use serde_json::json;
+
+crate::each_runtime!(
+    who_ignores_signals_is_killed,
+    a_fork_bomb_is_killed,
+    a_full_log_disk_stops_nobody,
+    a_fifo_that_nobody_drains_stops_nobody,
+    frozen_by_somebody_else,
+);
+
+/// For those that do much: shorter than what the test lane takes for a hung test.
+const LONG: Duration = Duration::from_secs(270);
+
+/// What only our runtime does, or what has nothing to do with it.
+macro_rules! with_corten {
+    ($($name:ident),+ $(,)?) => {
+        mod alone {
+            $(#[test]
+            fn $name() -> anyhow::Result<()> {
+                integration_shim::on_within(super::LONG, integration_support::Kind::Corten, stringify!($name), super::$name)
+            })+
+        }
+    };
+}
+
+with_corten!(a_process_in_state_d_is_named, a_timeout_kills_daemons_too, thousands_of_execs_leave_nothing);
+
+/// Kills by SIGKILL, waits and deletes; each within the deadline.
+async fn end(pod: &Pod<'_>, id: &str) -> Result<()> {
+    let killed = within("kill", pod.shim.kill(id, "", 9, false)).await?;
+    killed.or_else(|error| if error.is_not_found() { Ok(()) } else { Err(error) })?;
+    within("wait", pod.shim.wait(id)).await??;
+    within("delete", pod.shim.delete(id)).await??;
+    Ok(())
+}
+
+async fn within<T>(what: &str, call: impl Future<Output = T>) -> Result<T> {
+    tokio::time::timeout(DEADLINE, call).await.with_context(|| format!("{what} hangs"))
+}
+
+async fn who_ignores_signals_is_killed(pod: &Pod<'_>) -> Result<()> {
+    let id = pod.sh("c", "trap '' TERM INT HUP QUIT; echo ready; while :; do sleep 1000; done").await?;
+    wait_for("it to be ready", || pod.log("c").is_ok_and(|log| !log.is_empty()))?;
+    pod.shim.kill(&id, "", 15, false).await?;
+    let out = pod.exec(&id, "trap '' TERM; sleep 1000", Some(Duration::from_millis(300))).await?;
+    ensure!(out.timed_out && out.exit_code == 137, "{out:?}");
+    end(pod, &id).await
+}
+
+async fn a_fork_bomb_is_killed(pod: &Pod<'_>) -> Result<()> {
+    // Each forks as often as the limit lets it, and none ends by itself.
+    let bomb = "f() { while :; do f & done; }; echo ready; f";
+    let bundle = Bundle::sh(pod.scope, "c", bomb).set("/linux/resources/pids/limit", json!(64));
+    let id = pod.run(pod.request("c", bundle)?).await?;
+    wait_for("it to be ready", || pod.log("c").is_ok_and(|log| !log.is_empty()))?;
+    end(pod, &id).await
+}
+
+async fn a_full_log_disk_stops_nobody(pod: &Pod<'_>) -> Result<()> {
+    let dir = pod.scope.make_dir("small")?;
+    let disk = Mounted::new(Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"]), &dir)?;
+    let script = "head -c 1000000 /dev/zero | tr '\\0' x; echo; echo done >&2; exit 3";
+    let mut request = pod.request("c", Bundle::sh(pod.scope, "c", script))?;
+    let log = dir.join("log");
+    request.stdout = format!("cri://{}", log.display());
+    request.stderr.clone_from(&request.stdout);
+    let id = pod.run(request).await?;
+    ensure!(within("wait", pod.shim.wait(&id)).await??.status == 3);
+    ensure!(fs::metadata(&log)?.len() > 0);
+    within("delete", pod.shim.delete(&id)).await??;
+    drop(disk);
+    Ok(())
+}
+
+async fn a_fifo_that_nobody_drains_stops_nobody(pod: &Pod<'_>) -> Result<()> {
+    let fifo = pod.scope.path("fifo");
+    mkfifo(&fifo, Mode::S_IRUSR | Mode::S_IWUSR)?;
+    let mut request = pod.request("c", Bundle::sh(pod.scope, "c", "exec cat /dev/zero"))?;
+    request.stdout = fifo.display().to_string();
+    request.stderr = String::new();
+    let id = pod.run(request).await?;
+    let (_, pid) = pod.shim.state(&id).await?;
+    let blocked =
+        || fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains("(cat) S "));
+    wait_for("it to block", blocked)?;
+    end(pod, &id).await
+}
+
+async fn frozen_by_somebody_else(pod: &Pod<'_>) -> Result<()> {
+    let id = pod.sh("c", "exec sleep 1000").await?;
+    let (_, pid) = pod.shim.state(&id).await?;
+    let freezer = freezer(pid)?;
+    fs::write(&freezer, if freezer.ends_with("cgroup.freeze") { "1" } else { "FROZEN" })?;
+    // It can't be deleted, and it's said why; nothing hangs.
+    let refused = within("delete", pod.shim.delete(&id)).await?.err().map(message).context("deleted")?;
+    ensure!(refused.contains("running") && refused.contains("frozen"), "{refused}");
+    end(pod, &id).await
+}
+
+/// The file that freezes the cgroup of this process.
+fn freezer(pid: u32) -> Result<PathBuf> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+    let path = |controller: &str| {
+        text.lines().find_map(|line| {
+            let mut fields = line.splitn(3, ':').skip(1);
+            (fields.next()? == controller).then(|| fields.next())?
+        })
+    };
+    match path("freezer") {
+        Some(path) => Ok(Path::new("/sys/fs/cgroup/freezer").join(&path[1..]).join("freezer.state")),
+        None => {
+            let path = path("").context("no cgroup")?;
+            Ok(Path::new("/sys/fs/cgroup").join(&path[1..]).join("cgroup.freeze"))
+        }
+    }
+}
+
+fn message(error: Error) -> String {
+    match error {
+        Error::Call { source, .. } => source.message,
+        other => other.to_string(),
+    }
+}
+
+/// A mount that goes with the test.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn new(mount: &mut Command, at: &Path) -> Result<Self> {
+        integration_support::run(mount.arg(at))?.ok()?;
+        Ok(Self(at.to_owned()))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // Who writes to a frozen file system is in state D, and can't be killed: the trick of the test below.
+        Command::new("fsfreeze").arg("-u").arg(&self.0).output().ok(); // because it usually isn't frozen
+        nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH).ok(); // because the scope tells
+    }
+}
+
+async fn a_process_in_state_d_is_named(pod: &Pod<'_>) -> Result<()> {
+    let (image, dir) = (pod.scope.path("disk"), pod.scope.make_dir("data")?);
+    fs::File::create(&image)?.set_len(8 << 20)?;
+    let made = Command::new("mkfs.ext4").arg("-q").arg(&image).output().is_ok_and(|o| o.status.success());
+    let mounted = made.then(|| Mounted::new(Command::new("mount").args(["-o", "loop"]).arg(&image), &dir));
+    let Some(Ok(disk)) = mounted else {
+        integration_support::skip("no ext4 on a loop device here, to freeze it");
+        return Ok(());
+    };
+    let bundle = Bundle::sh(pod.scope, "c", "while :; do echo x > /data/file; done").mount(
+        "bind",
+        &dir.to_string_lossy(),
+        "/data",
+        &["bind"],
+    );
+    let id = pod.run(pod.request("c", bundle)?).await?;
+    let (_, pid) = pod.shim.state(&id).await?;
+    let freeze = Command::new("fsfreeze").arg("-f").arg(&dir).output()?;
+    ensure!(freeze.status.success(), "{freeze:?}");
+    let is_stuck = || fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") D "));
+    wait_for("it to be in state D", is_stuck)?;
+    within("kill", pod.shim.kill(&id, "", 9, false)).await??;
+    let refused = within("delete", pod.shim.delete(&id)).await?.err().map(message).context("deleted")?;
+    ensure!(refused.contains(&format!("process {pid} (sh) is in uninterruptible sleep")), "{refused}");
+    let out =
+        within("an exec", pod.shim.exec_sync(&id, process(&["/bin/true"]), Some(Duration::from_secs(1)), 0));
+    drop(out.await?); // whatever comes of it
+    // And it's over as soon as the disk answers.
+    drop(disk);
+    within("wait", pod.shim.wait(&id)).await??;
+    within("delete", pod.shim.delete(&id)).await??;
+    Ok(())
+}
+
+async fn a_timeout_kills_daemons_too(pod: &Pod<'_>) -> Result<()> {
+    if !["/sys/fs/cgroup/unified", "/sys/fs/cgroup/cgroup.controllers"]
+        .iter()
+        .any(|path| Path::new(path).exists())
+    {
+        integration_support::skip("no version 2 cgroup hierarchy here, not even an empty one");
+        return Ok(());
+    }
+    let id = pod.sh("c", "exec sleep 1000").await?;
+    let (_, init) = pod.shim.state(&id).await?;
+    // A daemon of the book: two forks, a session of its own, its parent gone before we look.
+    let daemon = "setsid sh -c '(sleep 4242 <&- >&- 2>&- &) ; exit 0' & wait; echo left; exec sleep 1000";
+    let out = pod.exec(&id, daemon, Some(Duration::from_millis(700))).await?;
+    ensure!(out.timed_out && out.stdout == b"left\n", "{out:?}");
+    ensure!(pod.shim.pids(&id).await? == [init], "left: {:?}", pod.shim.pids(&id).await?);
+    ensure!(runs(init));
+    // One that ends in time may leave what it likes.
+    pod.exec(&id, "setsid sleep 4242 <&- >&- 2>&- & exit 0", Some(DEADLINE)).await?;
+    ensure!(pod.shim.pids(&id).await?.len() == 2);
+    end(pod, &id).await
+}
+
+/// What a process has: descriptors, threads, children, KiB.
+fn footprint(pid: u32) -> Result<(usize, usize, usize, usize)> {
+    let count = |dir: String| Ok::<_, anyhow::Error>(fs::read_dir(dir)?.count());
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?.split_whitespace().count();
+    Ok((
+        count(format!("/proc/{pid}/fd"))?,
+        count(format!("/proc/{pid}/task"))?,
+        children,
+        resident.trim().trim_end_matches(" kB").parse()?,
+    ))
+}
+
+fn files(dirs: &[&Path]) -> Vec<PathBuf> {
+    let list = |dir: &&Path| fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut files: Vec<_> = dirs.iter().flat_map(list).collect();
+    files.sort();
+    files
+}
+
+async fn thousands_of_execs_leave_nothing(pod: &Pod<'_>) -> Result<()> {
+    const MANY: usize = 2000;
+    /// What an allocator may keep, in KiB.
+    const MARGIN: usize = 1024;
+    let id = pod.sh("c", "exec sleep 1000").await?;
+    let (bundle, state) = (pod.bundle(&id), pod.runtime.root().join(&id));
+    let left = || files(&[&bundle, &pod.dir, &state]);
+    for _ in 0..50 {
+        pod.shim.exec_sync(&id, process(&["/bin/true"]), Some(DEADLINE), 0).await?;
+    }
+    let (files, before) = (left(), footprint(pod.shim_pid)?);
+    for n in 0..MANY {
+        let out = pod.shim.exec_sync(&id, process(&["/bin/true"]), Some(DEADLINE), 0).await?;
+        ensure!(out.exit_code == 0, "exec {n}: {out:?}");
+    }
+    let after = footprint(pod.shim_pid)?;
+    ensure!((after.0, after.1, after.2) == (before.0, before.1, before.2), "{before:?} became {after:?}");
+    ensure!(after.3 <= before.3 + MARGIN, "{} KiB became {}", before.3, after.3);
+    ensure!(left() == files, "{files:?} became {:?}", left());
+    end(pod, &id).await
+}
