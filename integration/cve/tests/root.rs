@@ -9,6 +9,7 @@ use anyhow::{Result, ensure};
 use integration_support::{Bundle, Container, Finished, Kind, Runtime, Scope};
 
 mod root {
+    pub(crate) mod cve_2016_9962;
     pub(crate) mod cve_2019_16884;
     pub(crate) mod cve_2019_19921;
     pub(crate) mod cve_2019_5736;

@@ -274,3 +274,42 @@ fn without_a_cgroup_only_if_allowed() -> Result<()> {
         with("auto")?.ok().map(drop)
     })
 }
+
+/// As in a pod: everything but the mounts is another container's. None of it can be joined before its user namespace.
+#[test]
+fn namespaces_of_another_container_are_joined() -> Result<()> {
+    crate::on(Kind::Corten, "joined", |t| {
+        let script = "hostname; cat /proc/self/uid_map; for n in user uts pid; do readlink /proc/self/ns/$n; done; \
+                      cat /proc/1/cmdline";
+        let Some(nobody) = Rootless::new(t, script)? else { return Ok(()) };
+        let holder = t.scope.make_dir("holder")?;
+        let config = nobody.bundle.dir().join("config.json");
+        let mut held: Value = serde_json::from_slice(&fs::read(&config)?)?;
+        held["root"]["path"] = json!(nobody.bundle.rootfs());
+        held["hostname"] = json!("holder");
+        held["process"]["args"] = json!(["/bin/sleep", "100000"]);
+        fs::write(holder.join("config.json"), held.to_string())?;
+        let id = t.scope.id("holder");
+        nobody.call(&["run", "--detach", "--bundle", &holder.to_string_lossy(), &id])?.ok()?;
+        let state: Value = serde_json::from_str(&nobody.call(&["state", &id])?.ok()?.stdout)?;
+        let of = |file: &str| format!("/proc/{}/ns/{file}", state["pid"]);
+        nobody.edit(|config| {
+            let join = |kind: &str, file: &str| json!({"type": kind, "path": of(file)});
+            config["linux"]["namespaces"] = json!([
+                {"type": "mount"}, join("uts", "uts"), join("ipc", "ipc"), join("pid", "pid"), join("user", "user"),
+            ]);
+            for field in ["uidMappings", "gidMappings"] {
+                config["linux"].as_object_mut().and_then(|linux| linux.remove(field));
+            }
+            config.as_object_mut().and_then(|config| config.remove("hostname"));
+        })?;
+        let out = nobody.run()?.ok()?.stdout;
+        has(&out, "holder\n")?;
+        has(&out, "65534          1")?;
+        for file in ["user", "uts", "pid"] {
+            has(&out, &fs::read_link(of(file))?.to_string_lossy())?;
+        }
+        has(&out, "/bin/sleep\x00100000")?;
+        nobody.call(&["delete", "--force", &id])?.ok().map(drop)
+    })
+}
