@@ -32,6 +32,8 @@ cargo xtask COMMAND
   fuzz TARGET [SECONDS]  libFuzzer on a target of integration/fuzz
   build failpoints     runtime and shim for tests that kill them at each step, into target/bin/failpoints
   bench [ROUNDS [RUNS]]  corten beside runc and crun, as ratios; memory of an idle pod (root)
+  man [DIR]            corten's man pages, into target/man
+  completions [DIR]    corten's completions for bash, zsh and fish, into target/completions
   codegen [--check]    Rust from proto/ (with `cargo run -p xtask --features codegen --`)
 ";
 
@@ -47,6 +49,8 @@ fn main() -> Result<()> {
         ["check"] | ["test", "check"] => check::check(),
         ["quickstart"] => quickstart::quickstart(),
         ["layers"] => layers::check(),
+        [kind @ ("man" | "completions")] => reference(kind, &format!("target/{kind}")),
+        [kind @ ("man" | "completions"), directory] => reference(kind, directory),
         ["test"] => test::all(),
         ["test", "root", filter @ ..] => test::root(filter),
         ["test", "interop", filter @ ..] => test::interop(filter),
@@ -63,4 +67,21 @@ fn main() -> Result<()> {
         }
         other => bail!("unknown command: {}\n\n{HELP}", other.join(" ")),
     }
+}
+
+/// What describes corten's command line to people and shells, made from the same description as its --help.
+fn reference(kind: &str, directory: &str) -> Result<()> {
+    run::run(&mut run::cargo(&[
+        "run",
+        "-q",
+        "-p",
+        "corten-cli",
+        "--example",
+        "reference",
+        "--",
+        kind,
+        directory,
+    ]))?;
+    println!("{directory}");
+    Ok(())
 }

@@ -324,10 +324,10 @@ pub(crate) struct Update {
     /// Number of tasks; -1 is no limit
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pub(crate) pids_limit: Option<i64>,
-    /// Intel RDT's schema for the L3 cache (not supported yet)
+    /// Intel RDT's schema for the L3 cache
     #[arg(long, value_name = "SCHEMA")]
     pub(crate) l3_cache_schema: Option<String>,
-    /// Intel RDT's schema for memory bandwidth (not supported yet)
+    /// Intel RDT's schema for memory bandwidth
     #[arg(long, value_name = "SCHEMA")]
     pub(crate) mem_bw_schema: Option<String>,
 }

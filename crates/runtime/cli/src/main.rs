@@ -11,6 +11,8 @@ mod lean;
 mod log;
 mod output;
 mod phrases;
+#[cfg(test)]
+mod reference;
 mod signals;
 mod time;
 

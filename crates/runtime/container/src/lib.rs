@@ -54,6 +54,7 @@ mod status;
 mod steps;
 mod support;
 mod undo;
+mod update;
 
 pub use checkpoint::CheckpointOptions;
 pub use container::Runtime;

@@ -1,6 +1,4 @@
-//! `pause`, `resume` and `update`: working on the cgroup of a living container.
-
-use oci_spec::runtime::LinuxResources;
+//! `pause` and `resume`: freezing the cgroup of a living container.
 
 use crate::{Error, Result, Runtime, Status, cgroup::CgroupDoing};
 
@@ -28,21 +26,6 @@ impl Runtime {
         match now.status {
             Status::Paused => cgroup.thaw().cgroup("thaw", cgroup.path()),
             status => Err(Error::Status { id: id.to_owned(), status, operation: "resume" }),
-        }
-    }
-
-    /// Changes the limits given; what isn't given stays as it is.
-    ///
-    /// # Errors
-    /// [`Error::Cgroup`]; [`Error::Status`] if it is stopped.
-    pub fn update(&self, id: &str, resources: &LinuxResources) -> Result<()> {
-        let now = self.now(id)?;
-        let cgroup = &now.record.cgroup;
-        match now.status {
-            Status::Stopped | Status::Creating => {
-                Err(Error::Status { id: id.to_owned(), status: now.status, operation: "update" })
-            }
-            _ => cgroup.update(resources).cgroup("change the limits of", cgroup.path()),
         }
     }
 }

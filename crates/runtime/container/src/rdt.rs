@@ -160,6 +160,18 @@ impl Groups {
         Ok(())
     }
 
+    /// Changes a line of the schemata.
+    pub(crate) fn change(&self, line: &str) -> Result<()> {
+        let Some(group) = self.tasks.first() else { return Ok(()) };
+        let schemata = group.join("schemata");
+        // The group may be the mount's root itself, or a directory in it.
+        let root = [Some(group.as_path()), group.parent()].into_iter().flatten();
+        let root = root.into_iter().find(|root| root.join("info").is_dir()).unwrap_or(group);
+        fs::write(&schemata, format!("{line}\n"))
+            .map_err(|e| explain(root, e))
+            .doing(|| format!("write {line:?} to {}", schemata.display()))
+    }
+
     /// Removes what is ours.
     pub(crate) fn remove(&self) -> Result<()> {
         for path in self.own.iter().rev() {
@@ -275,6 +287,14 @@ mod tests {
         // There's no mon_groups in it, as on a machine that can't monitor.
         prepare(root.path(), "c1", &plan(None, &[], true)).expect_err("no mon_groups");
         assert!(!root.path().join("c1").exists());
+    }
+
+    #[test]
+    fn a_line_can_be_changed() {
+        let root = tree();
+        let groups = prepare(root.path(), "c1", &plan(Some("gold"), &["L3:0=1"], false)).expect("made");
+        groups.change("L3:0=f").expect("change");
+        assert_eq!(fs::read_to_string(root.path().join("gold/schemata")).expect("schemata"), "L3:0=f\n");
     }
 
     #[test]

@@ -9,26 +9,31 @@ use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxRes
 use crate::args::Update;
 
 pub(crate) fn update(runtime: &Runtime, args: &Update) -> Result<()> {
-    refuse_rdt(args)?;
+    let schemata = schemata(args, Path::new("/sys/fs/resctrl/info"))?;
     let resources = match &args.resources {
         Some(path) => from_file(path)?,
         None => from_flags(args)?,
     };
+    if !schemata.is_empty() {
+        runtime.update_schemata(&args.id, &schemata)?;
+    }
     Ok(runtime.update(&args.id, &resources)?)
 }
 
-/// runc's words for a machine without Intel RDT.
-fn refuse_rdt(args: &Update) -> Result<()> {
-    let (l3, bandwidth) = (args.l3_cache_schema.is_some(), args.mem_bw_schema.is_some());
-    let enabled = Path::new("/sys/fs/resctrl/info").exists();
-    match (enabled, l3, bandwidth) {
-        (_, false, false) => Ok(()),
-        (true, ..) => bail!("updating a non-existent Intel RDT configuration is not supported"),
-        (false, true, _) => bail!("Intel RDT/CAT: l3 cache schema is not enabled: resctrl is not mounted"),
-        (false, false, true) => {
-            bail!("Intel RDT/MBA: memory bandwidth schema is not enabled: resctrl is not mounted")
-        }
+/// The lines for Intel RDT; runc's words where the machine hasn't got it (`info` is in the mounted resctrl).
+fn schemata<'a>(args: &'a Update, info: &Path) -> Result<Vec<&'a str>> {
+    let cache = args.l3_cache_schema.as_deref().filter(|line| !line.is_empty());
+    let bandwidth = args.mem_bw_schema.as_deref().filter(|line| !line.is_empty());
+    let has = |name: &str| info.join(name).exists();
+    if cache.is_some() && !["L3", "L3CODE", "L3DATA"].iter().any(|name| has(name)) {
+        bail!("Intel RDT/CAT: l3 cache schema is not enabled (there is no resctrl for it on this machine)");
     }
+    if bandwidth.is_some() && !has("MB") {
+        bail!(
+            "Intel RDT/MBA: memory bandwidth schema is not enabled (there is no resctrl for it on this machine)"
+        );
+    }
+    Ok(cache.into_iter().chain(bandwidth).collect())
 }
 
 fn from_file(path: &Path) -> Result<LinuxResources> {
@@ -138,6 +143,21 @@ mod tests {
         for text in ["", "x", "1x", "-2", "1.x", "99999999999g", ".5"] {
             assert!(bytes("--memory", Some(text)).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn resource_control_needs_a_machine_with_it() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let (cache, bandwidth) = (Some("L3:0=f".to_owned()), Some("MB:0=50".to_owned()));
+        let args = Update { l3_cache_schema: cache, mem_bw_schema: bandwidth, ..Update::default() };
+        let refused = schemata(&args, dir.path()).expect_err("without").to_string();
+        assert!(refused.starts_with("Intel RDT/CAT: l3 cache schema is not enabled"), "{refused}");
+        fs::create_dir(dir.path().join("L3")).expect("mkdir");
+        let refused = schemata(&args, dir.path()).expect_err("without").to_string();
+        assert!(refused.starts_with("Intel RDT/MBA: memory bandwidth schema is not enabled"), "{refused}");
+        fs::create_dir(dir.path().join("MB")).expect("mkdir");
+        assert_eq!(schemata(&args, dir.path()).expect("with"), ["L3:0=f", "MB:0=50"]);
+        assert!(schemata(&Update::default(), dir.path()).expect("none").is_empty());
     }
 
     #[test]
