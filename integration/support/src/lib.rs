@@ -34,7 +34,7 @@ pub use console::{Console, ConsoleSocket};
 pub use daemon::{Daemon, DaemonOptions};
 pub use image::{Compression, ImageBuilder, LayerEntry, ManifestFormat, Pushed};
 pub use leak::leaks;
-pub use need::{require, require_binary, require_program, require_root, skip};
+pub use need::{require, require_binary, require_program, require_root, skip, users_may_unshare};
 pub use registry::{Registry, RegistryOptions};
 pub use rootfs::{busybox_rootfs, workload_rootfs};
 pub use runtime::{Container, Kind, Runtime, hybrid_shows_controllers};

@@ -47,6 +47,25 @@ pub fn skip(reason: &str) {
     std::io::stderr().write_all(line.as_bytes()).ok(); // because there is nobody left to tell
 }
 
+/// Whether this kernel lets users other than root make user namespaces; if not, the test is counted as skipped,
+/// whatever the lane promised.
+#[must_use = "return from the test when this is false"]
+pub fn users_may_unshare() -> bool {
+    let sysctls = [
+        ("kernel/unprivileged_userns_clone", "0"),
+        ("kernel/apparmor_restrict_unprivileged_userns", "1"),
+        ("user/max_user_namespaces", "0"),
+    ];
+    let is = |(name, value): &(&str, &str)| {
+        std::fs::read_to_string(format!("/proc/sys/{name}")).is_ok_and(|text| text.trim() == *value)
+    };
+    let forbidden = sysctls.iter().find(|sysctl| is(sysctl));
+    if let Some((name, value)) = forbidden {
+        skip(&format!("the sysctl {name} is {value}: only root may make user namespaces"));
+    }
+    forbidden.is_none()
+}
+
 /// The path of a program, as a shell would find it (sbin included, which some users' `PATH` lacks).
 pub(crate) fn find_program(name: &str) -> Option<std::path::PathBuf> {
     let path = std::env::var("PATH").unwrap_or_default() + ":/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin";

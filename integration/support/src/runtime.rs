@@ -100,6 +100,21 @@ impl Runtime {
         &self.binary
     }
 
+    /// An executable that every user can reach: where we build, others may have no business.
+    ///
+    /// # Errors
+    /// When it can't be copied.
+    pub fn binary_for_everybody(&self, scope: &Scope) -> Result<PathBuf> {
+        if self.kind != Kind::Corten {
+            return Ok(self.binary.clone());
+        }
+        let copy = scope.path("corten");
+        if !copy.exists() {
+            std::fs::copy(&self.binary, &copy).context("copy corten")?;
+        }
+        Ok(copy)
+    }
+
     /// A command of the runtime with `--root` set, ready for more arguments.
     ///
     /// crun refuses a hybrid cgroup layout that shows controllers on its v2 half, so it runs in a mount namespace in

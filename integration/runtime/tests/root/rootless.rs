@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Result, ensure};
-use integration_support::{Bundle, Finished, Kind, require_program, run};
+use integration_support::{Bundle, Finished, Kind, require_program, run, users_may_unshare};
 use serde_json::{Value, json};
 
 use crate::{T, has, has_one, value};
@@ -23,16 +23,16 @@ crate::each_runtime!(
 const NOBODY: u32 = 65534;
 
 /// A bundle and a state directory of nobody's.
-struct Rootless<'a> {
-    t: &'a T<'a>,
+struct Rootless {
     bundle: Bundle,
     root: PathBuf,
+    binary: PathBuf,
 }
 
-impl<'a> Rootless<'a> {
+impl Rootless {
     /// None if this can't be tried here.
-    fn new(t: &'a T<'a>, script: &str) -> Result<Option<Self>> {
-        if !require_program("setpriv") {
+    fn new(t: &T<'_>, script: &str) -> Result<Option<Self>> {
+        if !require_program("setpriv") || !users_may_unshare() {
             return Ok(None);
         }
         if t.rt.kind() == Kind::Crun && integration_support::hybrid_shows_controllers() {
@@ -47,9 +47,10 @@ impl<'a> Rootless<'a> {
         for path in [&root, bundle.dir()] {
             chown(path, Some(NOBODY), Some(NOBODY))?;
         }
-        let all = Self { t, bundle, root };
+        let binary = t.rt.binary_for_everybody(t.scope)?;
+        let all = Self { bundle, root, binary };
         fs::remove_file(all.bundle.dir().join("config.json"))?;
-        let mut spec = Command::new(t.rt.binary());
+        let mut spec = Command::new(&all.binary);
         run(&mut nobody(spec.args(["spec", "--rootless", "--bundle"]).arg(all.bundle.dir())))?.ok()?;
         all.edit(|config| {
             config["process"]["terminal"] = json!(false);
@@ -66,7 +67,7 @@ impl<'a> Rootless<'a> {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(self.t.rt.binary());
+        let mut command = Command::new(&self.binary);
         command.arg("--root").arg(&self.root).args(args);
         nobody(&command)
     }
@@ -216,7 +217,7 @@ fn ids_that_are_not_ours_are_refused(t: &T<'_>) -> Result<()> {
         // And where the helpers aren't installed, the error says what is missing.
         let dir = nobody.bundle.dir().to_string_lossy().into_owned();
         let mut bare = Command::new("env");
-        bare.arg("PATH=/nowhere").arg(t.rt.binary()).arg("--root").arg(&nobody.root);
+        bare.arg("PATH=/nowhere").arg(&nobody.binary).arg("--root").arg(&nobody.root);
         bare.args(["run", "--bundle", &dir, nobody.bundle.id()]);
         has(&run(&mut self::nobody(&bare))?.err()?.stderr, "package uidmap")?;
     }
@@ -245,7 +246,7 @@ fn the_default_root_is_the_users() -> Result<()> {
     crate::on(Kind::Corten, "default_root", |t| {
         let Some(nobody) = Rootless::new(t, "exec sleep 100000")? else { return Ok(()) };
         let call = |args: &[&str]| {
-            let mut command = Command::new(t.rt.binary());
+            let mut command = Command::new(&nobody.binary);
             run(self::nobody(command.args(args)).env("XDG_RUNTIME_DIR", &nobody.root))
         };
         let id = nobody.bundle.id();
