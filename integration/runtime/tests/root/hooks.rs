@@ -27,7 +27,14 @@ const KINDS: [&str; 6] =
     ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
 
 /// A hook that runs a script with busybox, which is at the same path in the container and on the host.
+///
+/// It reads its input first: peers that write into a pipe may die of one that doesn't.
 fn hook(script: &str) -> Value {
+    bare_hook(&format!("cat > /dev/null; {script}"))
+}
+
+/// One whose script does something else with its input.
+fn bare_hook(script: &str) -> Value {
     json!([{"path": "/bin/busybox", "args": ["busybox", "sh", "-c", script]}])
 }
 
@@ -44,7 +51,7 @@ fn order_and_state(t: &T<'_>) -> Result<()> {
     bundle = bundle.set("/annotations", json!({"org.test/key": "value"}));
     for kind in KINDS {
         let script = format!("cat > {at}/{kind}.json; echo {kind} >> {at}/order");
-        bundle = bundle.set(&format!("/hooks/{kind}"), hook(&script));
+        bundle = bundle.set(&format!("/hooks/{kind}"), bare_hook(&script));
     }
     let bundle = bundle.write()?;
     let container = t.rt.create(&bundle, &[])?;
@@ -93,7 +100,11 @@ fn start_container_runs_in_the_container(t: &T<'_>) -> Result<()> {
 
 fn env_and_args(t: &T<'_>) -> Result<()> {
     let out = t.scope.path("out");
-    let script = format!("echo $0 $1 $COLOUR > {}; env | grep -c . >> {}", out.display(), out.display());
+    let script = format!(
+        "cat > /dev/null; echo $0 $1 $COLOUR > {}; env | grep -c . >> {}",
+        out.display(),
+        out.display()
+    );
     let hook = json!([{"path": "/bin/busybox", "args": ["busybox", "sh", "-c", script, "zero", "one"], "env": ["COLOUR=red"]}]);
     t.out(t.workload(&["exit", "0"]).set("/hooks/createRuntime", hook))?;
     let text = fs::read_to_string(&out)?;
@@ -120,7 +131,7 @@ fn a_failing_hook_is_followed_by_poststop(t: &T<'_>) -> Result<()> {
         let out = t.scope.path(&format!("after-{kind}"));
         let bundle = Bundle::sh(t.scope, kind, "true")
             .set(&format!("/hooks/{kind}"), hook("exit 3"))
-            .set("/hooks/poststop", hook(&format!("cat > {}", out.display())));
+            .set("/hooks/poststop", bare_hook(&format!("cat > {}", out.display())));
         if kind == "startContainer" && t.differs(Kind::Runc, "runc 1.1 runs none after a failed start") {
             return Ok(());
         }
@@ -166,7 +177,7 @@ fn poststart_comes_after_the_program(t: &T<'_>) -> Result<()> {
         "pid=$(sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/'); tr '\\0' ' ' < /proc/$pid/cmdline > {}",
         out.display()
     );
-    let bundle = t.workload(&["sleep"]).set("/hooks/poststart", hook(&script));
+    let bundle = t.workload(&["sleep"]).set("/hooks/poststart", bare_hook(&script));
     let container = t.start(bundle)?;
     let program = fs::read_to_string(&out)?;
     ensure!(program.starts_with("/bin/workload sleep"), "{program:?}");
@@ -183,7 +194,7 @@ fn the_pid_is_that_of_the_hooks_namespace(t: &T<'_>) -> Result<()> {
     let at = dir.to_string_lossy().into_owned();
     let mut bundle = t.sh("sleep 1000").mount("bind", &at, &at, &["bind"]);
     for kind in ["createRuntime", "createContainer", "startContainer"] {
-        bundle = bundle.set(&format!("/hooks/{kind}"), hook(&format!("cat > {at}/{kind}")));
+        bundle = bundle.set(&format!("/hooks/{kind}"), bare_hook(&format!("cat > {at}/{kind}")));
     }
     let container = t.start(bundle)?;
     let pid = |kind: &str| -> Result<Value> {
@@ -216,5 +227,5 @@ fn a_hook_that_ignores_its_input_is_fine(t: &T<'_>) -> Result<()> {
     let annotations: serde_json::Map<String, Value> =
         (0..4000).map(|n| (format!("org.test/{n}"), json!("x".repeat(40)))).collect();
     let bundle = t.workload(&["exit", "0"]).set("/annotations", annotations.into());
-    t.out(bundle.set("/hooks/createRuntime", hook("exec 0</dev/null; true"))).map(drop)
+    t.out(bundle.set("/hooks/createRuntime", bare_hook("exec 0</dev/null; true"))).map(drop)
 }

@@ -18,6 +18,7 @@ use crate::{T, has};
 crate::each_runtime!(
     the_listener_arrives_with_the_state,
     without_no_new_privileges_too,
+    run_hands_it_over_too,
     exec_has_one_of_its_own,
     an_agent_that_is_not_there_is_an_error,
     every_flag_is_taken,
@@ -110,6 +111,23 @@ fn without_no_new_privileges_too(t: &T<'_>) -> Result<()> {
         return Ok(());
     }
     attempt(t, false)
+}
+
+fn run_hands_it_over_too(t: &T<'_>) -> Result<()> {
+    if t.differs(Kind::Runc, "runc 1.1's own calls wait for answers") {
+        return Ok(());
+    }
+    if t.differs(Kind::Crun, "crun 1.8's state has other fields") {
+        return Ok(());
+    }
+    let (agent, bundle) = Agent::for_bundle(t, t.workload(&["mkdir", "/tmp/x"]))?;
+    let bundle = bundle.write()?;
+    std::thread::scope(|scope| {
+        let agent = scope.spawn(|| answers(agent.receive()?.1));
+        let finished = t.rt.run(&bundle)?;
+        agent.join().map_err(|_| anyhow::anyhow!("the agent panicked"))??;
+        has(&finished.stdout, "mkdir: ENOSYS")
+    })
 }
 
 fn exec_has_one_of_its_own(t: &T<'_>) -> Result<()> {

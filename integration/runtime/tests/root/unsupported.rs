@@ -1,7 +1,5 @@
 //! What this machine's kernel hasn't got is refused with a word about it, and nothing is left.
 
-use std::path::Path;
-
 use anyhow::Result;
 use integration_support::{Bundle, Kind};
 use serde_json::{Value, json};
@@ -39,12 +37,13 @@ fn labels(t: &T<'_>) -> Result<()> {
         )?;
         refused(t, "mount", "/linux/mountLabel", json!(label), &format!("linux.mountLabel: {why}"))?;
     }
-    if Path::new("/sys/module/apparmor").exists() {
-        integration_support::skip("this kernel has AppArmor");
-        return Ok(());
-    }
-    let why = "process.apparmorProfile: AppArmor is not enabled in this kernel";
-    refused(t, "apparmor", "/process/apparmorProfile", json!("container-default"), why)?;
+    let apparmor = std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text == b"Y\n");
+    let why = if apparmor {
+        "ask for the AppArmor profile"
+    } else {
+        "process.apparmorProfile: AppArmor is not enabled in this kernel"
+    };
+    refused(t, "apparmor", "/process/apparmorProfile", json!("corten-has-no-such-profile"), why)?;
     // Which is what everything is, without AppArmor.
     let fine = Bundle::workload(t.scope, "fine", &["exit", "0"]);
     t.out(fine.set("/process/apparmorProfile", json!("unconfined"))).map(drop)
