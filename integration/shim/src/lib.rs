@@ -1,6 +1,8 @@
 //! What tests of the shim share: a pod with a shim of its own over any runtime.
 #![forbid(unsafe_code)]
 
+pub mod containerd;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

@@ -36,6 +36,17 @@ pub fn set_scheduling(scheduling: &Scheduling) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0) }).map(drop)
 }
 
+/// prctl(PR_SCHED_CORE_CREATE): from now on no SMT core runs us or what we start beside anyone else.
+///
+/// # Errors
+/// ENODEV where cores have one thread, EINVAL where the kernel can't.
+pub fn new_core_group() -> io::Result<()> {
+    const THREAD_GROUP: libc::c_int = 1;
+    // SAFETY: the last argument, where a cookie would go, is not used by this command and may be null.
+    check(unsafe { libc::prctl(libc::PR_SCHED_CORE, libc::PR_SCHED_CORE_CREATE, 0, THREAD_GROUP, 0) }.into())
+        .map(drop)
+}
+
 /// ioprio_set(2) on our process group: class 1 real-time, 2 best effort, 3 idle; priority 0 to 7.
 ///
 /// # Errors

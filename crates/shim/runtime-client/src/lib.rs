@@ -3,7 +3,8 @@
 //! ```text
 //! Reaper ── waits for all children of this process, by one SIGCHLD loop
 //!   ▲
-//! Runtime ── create, start, exec, kill, delete, state, ps, pause, resume, update: each runs the binary once
+//! Runtime ── create, start, exec, kill, delete, state, ps, pause, resume, update,
+//!             checkpoint, restore: each runs the binary once
 //! ```
 //!
 //! For a process of one thread which is the subreaper of what it starts: a container's init becomes the child of
@@ -11,11 +12,13 @@
 //! exec's `process` go through memory.
 #![forbid(unsafe_code)]
 
+mod criu;
 mod error;
 mod reaper;
 mod runtime;
 mod scratch;
 
+pub use criu::{Checkpoint, Restore};
 pub use error::{Error, Kind};
 pub use reaper::{Exited, Hold, Reaper, Watch};
 pub use runtime::{Io, Launch, Runtime, Started, State};

@@ -134,6 +134,12 @@ impl Reaper {
         Watch(receiver)
     }
 
+    /// Whether a process that nobody watches has been reaped, since there is a [`Hold`].
+    #[must_use]
+    pub fn is_over(&self, pid: u32) -> bool {
+        self.inner.borrow().strangers.contains_key(&pid)
+    }
+
     /// Keeps exits of processes that aren't watched yet.
     #[must_use]
     pub fn hold(&self) -> Hold {

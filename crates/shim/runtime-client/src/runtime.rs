@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -10,6 +11,7 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use serde::Deserialize;
 
+use crate::criu::{Checkpoint, Restore};
 use crate::error::{Error, classify};
 use crate::reaper::{Reaper, Watch};
 use crate::scratch::Scratch;
@@ -47,6 +49,8 @@ pub struct Started {
     pub pid: u32,
     /// Its end.
     pub exit: Watch,
+    /// Means it even when its PID has come round again; None when it has ended already.
+    pub pidfd: Option<OwnedFd>,
 }
 
 /// The runtime-spec's state.
@@ -225,13 +229,67 @@ impl Runtime {
     /// [`Error`]
     pub async fn state(&self, id: &str) -> Result<State, Error> {
         let result = |source| Error::Result { verb: "state", id: id.to_owned(), what: "the state", source };
-        let out = Scratch::new(c"state.json", b"").map_err(result)?;
+        let text = self.output("state", id, Vec::new()).await?;
+        serde_json::from_str(&text).map_err(|e| result(e.into()))
+    }
+
+    /// Writes what a container is to disk, through criu. It runs on unless `checkpoint.exit`.
+    ///
+    /// # Errors
+    /// [`Error`]; criu's own log is in `checkpoint.work_path` then.
+    pub async fn checkpoint(&self, id: &str, checkpoint: &Checkpoint) -> Result<(), Error> {
+        self.simple("checkpoint", id, checkpoint.arguments()).await
+    }
+
+    /// Makes a container that runs from what [`Runtime::checkpoint`] has written.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn restore(
+        &self,
+        id: &str,
+        bundle: &Path,
+        restore: &Restore,
+        io: Io,
+    ) -> Result<Started, Error> {
+        let pid_file = bundle.join("init.pid");
+        let mut arguments: Vec<OsString> = vec!["--detach".into(), "--no-subreaper".into()];
+        let paths = [
+            ("--image-path", restore.image_path.as_path()),
+            ("--work-path", &restore.work_path),
+            ("--bundle", bundle),
+            ("--pid-file", &pid_file),
+        ];
+        arguments.extend(paths.into_iter().flat_map(|(flag, path)| [OsString::from(flag), path.into()]));
+        if self.no_pivot {
+            arguments.push("--no-pivot".into());
+        }
+        let _hold = self.reaper.hold();
+        self.launch("restore", id, arguments, io)?.done().await?;
+        self.started("restore", id, &pid_file)
+    }
+
+    /// What the runtime knows of a container's processes: PIDs, as this process numbers them.
+    ///
+    /// # Errors
+    /// [`Error`]
+    pub async fn ps(&self, id: &str) -> Result<Vec<u32>, Error> {
+        let result = |source| Error::Result { verb: "ps", id: id.to_owned(), what: "the PIDs", source };
+        let text = self.output("ps", id, vec!["--format".into(), "json".into()]).await?;
+        // null when there are none.
+        let pids: Option<Vec<u32>> = serde_json::from_str(&text).map_err(|e| result(e.into()))?;
+        Ok(pids.unwrap_or_default())
+    }
+
+    /// Runs a command and returns what it prints.
+    async fn output(&self, verb: &'static str, id: &str, arguments: Vec<OsString>) -> Result<String, Error> {
+        let result = |source| Error::Result { verb, id: id.to_owned(), what: "what it prints", source };
+        let out = Scratch::new(c"stdout", b"").map_err(result)?;
         let to = std::fs::OpenOptions::new().write(true).open(out.path()).map_err(result)?;
         out.seal().map_err(result)?;
         let io = Io::Streams(Stdio::null(), to.into(), Stdio::null());
-        self.launch("state", id, Vec::new(), io)?.done().await?;
-        let text = out.read().map_err(result)?;
-        serde_json::from_str(&text).map_err(|e| result(e.into()))
+        self.launch(verb, id, arguments, io)?.done().await?;
+        out.read().map_err(result)
     }
 
     async fn simple(&self, verb: &'static str, id: &str, arguments: Vec<OsString>) -> Result<(), Error> {
@@ -291,8 +349,12 @@ impl Runtime {
         let what = "the PID file";
         let read = std::fs::read_to_string(pid_file)
             .and_then(|text| text.trim().parse().map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e)));
-        let pid = read.map_err(|source| Error::Result { verb, id: id.to_owned(), what, source })?;
-        Ok(Started { pid, exit: self.reaper.watch(pid) })
+        let pid: u32 = read.map_err(|source| Error::Result { verb, id: id.to_owned(), what, source })?;
+        // Our child, unless it has been reaped: then the number may be anyone's.
+        let number = pid.cast_signed();
+        let pidfd =
+            (!self.reaper.is_over(pid)).then(|| corten_sys::process::pidfd_open(number).ok()).flatten();
+        Ok(Started { pid, exit: self.reaper.watch(pid), pidfd })
     }
 
     fn prepare(&self, verb: &'static str, id: &str, what: &'static str, source: io::Error) -> Error {

@@ -16,6 +16,8 @@ pub enum Verb {
     PodInit,
     /// Print the version.
     Version,
+    /// Print what the runtime can do: RuntimeInfo, protobuf.
+    Info,
 }
 
 /// The command line.
@@ -29,6 +31,10 @@ pub struct Args {
     pub id: String,
     /// containerd's own socket; empty under cortend.
     pub address: String,
+    /// containerd's socket for events: `$TTRPC_ADDRESS`.
+    pub ttrpc_address: String,
+    /// Publishes events where there is no such socket.
+    pub publish_binary: String,
     /// The bundle to delete.
     pub bundle: Option<PathBuf>,
     /// Where sockets go; below containerd's state when not given.
@@ -41,6 +47,12 @@ pub struct Args {
     pub socket: String,
     /// Log more.
     pub debug: bool,
+    /// For `pod-init`: set the loopback device up.
+    pub loopback: bool,
+    /// For `pod-init`: the pod's hostname.
+    pub hostname: String,
+    /// For `pod-init`: kernel parameters to set.
+    pub sysctls: Vec<(String, String)>,
 }
 
 /// What is wrong with a command line.
@@ -74,12 +86,17 @@ impl Args {
             namespace: String::new(),
             id: String::new(),
             address: String::new(),
+            ttrpc_address: String::new(),
+            publish_binary: String::new(),
             bundle: None,
             socket_dir: None,
             runtime: "corten".into(),
             runtime_root: None,
             socket: String::new(),
             debug: false,
+            loopback: false,
+            hostname: String::new(),
+            sysctls: Vec::new(),
         };
         let mut arguments = arguments.into_iter();
         let mut verb = None;
@@ -95,7 +112,9 @@ impl Args {
             };
             match name.as_str() {
                 "debug" => args.debug = inline.is_none_or(|v| v != "false"),
+                "loopback" => args.loopback = true,
                 "v" | "version" => verb = Some(Verb::Version),
+                "info" => verb = Some(Verb::Info),
                 _ => {
                     let value = inline
                         .or_else(|| arguments.next())
@@ -105,7 +124,8 @@ impl Args {
             }
         }
         args.verb = verb.ok_or(ArgsError::NoVerb)?;
-        if args.id.is_empty() && !matches!(args.verb, Verb::Version | Verb::PodInit) {
+        // `start` may be told by its standard input.
+        if args.id.is_empty() && matches!(args.verb, Verb::Delete | Verb::Serve) {
             return Err(ArgsError::NoId);
         }
         Ok(args)
@@ -122,7 +142,14 @@ impl Args {
             "runtime" => self.runtime = value.into(),
             "runtime-root" => self.runtime_root = Some(value.into()),
             "socket" => self.socket = text,
-            "publish-binary" => {} // events go over ttrpc
+            "ttrpc-address" => self.ttrpc_address = text,
+            "publish-binary" => self.publish_binary = text,
+            "hostname" => self.hostname = text,
+            "sysctl" => {
+                let (key, value) = text.split_once('=').unwrap_or((&text, ""));
+                self.sysctls.push((key.to_owned(), value.to_owned()));
+            }
+            "debug-socket" => {} // we have no profiler
             other => return Err(ArgsError::Unknown(format!("-{other}"))),
         }
         Ok(())
@@ -157,9 +184,16 @@ mod tests {
     }
 
     #[test]
+    fn questions_need_no_id() {
+        assert_eq!(parse("-v").unwrap().verb, Verb::Version);
+        assert_eq!(parse("-info").unwrap().verb, Verb::Info);
+        assert_eq!(parse("-version").unwrap().verb, Verb::Version);
+    }
+
+    #[test]
     fn nonsense_is_refused() {
         assert!(matches!(parse("-id x"), Err(ArgsError::NoVerb)));
-        assert!(matches!(parse("start"), Err(ArgsError::NoId)));
+        assert!(matches!(parse("delete"), Err(ArgsError::NoId)));
         assert!(matches!(parse("-id"), Err(ArgsError::NoValue(_))));
         assert!(matches!(parse("-id x -nope y start"), Err(ArgsError::Unknown(_))));
         assert!(matches!(parse("-id x stop"), Err(ArgsError::Verb(_))));

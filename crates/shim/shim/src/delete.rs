@@ -1,6 +1,6 @@
-//! `delete`: a shim was killed, this clears up after it. Prints containerd's DeleteResponse.
+//! `delete`: a shim was killed, this clears up after it.
 
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
@@ -8,7 +8,6 @@ use anyhow::{Context, anyhow};
 use corten_runtime_client::{Kind, Reaper, Runtime};
 use corten_task_api::proto::containerd::task::v3::DeleteResponse;
 use corten_task_api::time::{now_ns, to_timestamp};
-use prost::Message;
 use tokio::task::LocalSet;
 
 use crate::args::Args;
@@ -16,19 +15,12 @@ use crate::bundle::{self, ExitRecord, RuntimeRecord};
 use crate::mounts;
 
 /// Kills and deletes the container, unmounts its root file system. What is gone already is no error.
-///
-/// # Errors
-/// What couldn't be taken away.
-pub fn run(args: &Args) -> anyhow::Result<()> {
-    let bundle = match &args.bundle {
-        Some(bundle) => bundle.clone(),
-        None => std::env::current_dir().context("find the bundle")?,
-    };
-    let deleted = delete_container(args, &bundle);
+pub(crate) fn run(args: &Args, bundle: &Path) -> anyhow::Result<DeleteResponse> {
+    let deleted = delete_container(args, bundle);
     // The rest even if that failed: as little as possible shall be left.
     let unmounted = mounts::unmount_all(&bundle.join("rootfs"));
-    forget_socket(&bundle);
-    let exit = bundle::read(&bundle, "exit.json").unwrap_or(ExitRecord {
+    forget_socket(bundle);
+    let exit = bundle::read(bundle, "exit.json").unwrap_or(ExitRecord {
         exit_status: 137,
         exited_at_ns: now_ns(),
         oom_killed: false,
@@ -36,12 +28,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     deleted?;
     unmounted?;
     let pid = std::fs::read_to_string(bundle.join("init.pid")).ok().and_then(|t| t.trim().parse().ok());
-    let answer = DeleteResponse {
+    Ok(DeleteResponse {
         pid: pid.unwrap_or(0),
         exit_status: exit.exit_status,
         exited_at: to_timestamp(exit.exited_at_ns),
-    };
-    std::io::stdout().write_all(&answer.encode_to_vec()).context("print the answer")
+    })
 }
 
 /// A shim that was killed leaves its socket behind. The one of a pod's other container still listens.

@@ -1,7 +1,5 @@
-//! The shim itself: composition and main loop.
+//! The process that stays: composition and main loop.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -10,46 +8,23 @@ use std::time::Duration;
 
 use anyhow::Context;
 use corten_runtime_client::Reaper;
-use corten_task_api::ttrpc::{Server, Status};
+use corten_task_api::ttrpc::{Router, Server};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::task::LocalSet;
 
 use crate::args::Args;
-use crate::error;
 use crate::events::Events;
-use crate::service::Service;
-use crate::task::Task;
+use crate::workload::{Host, Workload};
 
 /// Events taken from the kernel at once: a pod has few at a time, and tokio keeps room for them.
 const EVENTS: usize = 64;
-
-/// What all calls share.
-#[derive(Debug)]
-pub(crate) struct Shim {
-    pub(crate) runtime_binary: PathBuf,
-    pub(crate) runtime_root: Option<PathBuf>,
-    pub(crate) socket_dir: PathBuf,
-    pub(crate) reaper: Reaper,
-    pub(crate) events: Rc<Events>,
-    pub(crate) tasks: RefCell<HashMap<String, Rc<Task>>>,
-    pub(crate) pod_init: RefCell<Option<u32>>,
-    /// Told to go.
-    pub(crate) leave: Notify,
-}
-
-impl Shim {
-    pub(crate) fn task(&self, id: &str) -> Result<Rc<Task>, Status> {
-        let missing = || error::not_found(format!("no container {id}"));
-        self.tasks.borrow().get(id).cloned().ok_or_else(missing)
-    }
-}
 
 /// Serves until told to go.
 ///
 /// # Errors
 /// Only before it serves.
-pub fn run(args: Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: Args, workload: &impl Workload) -> anyhow::Result<()> {
     let _ = nix::unistd::setsid(); // fails when we lead a session already, which is what we want
     let socket = PathBuf::from(args.socket.strip_prefix("unix://").unwrap_or(&args.socket));
     let listener = take_listener().context("take over the socket")?;
@@ -58,7 +33,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         .max_io_events_per_tick(EVENTS)
         .build()
         .context("start tokio")?;
-    LocalSet::new().block_on(&tokio, serve(args, &socket, listener))
+    LocalSet::new().block_on(&tokio, serve(args, workload, &socket, listener))
 }
 
 /// The listening socket is our standard input, and all that we shall have of our parent's.
@@ -69,41 +44,34 @@ fn take_listener() -> std::io::Result<UnixListener> {
     Ok(listener)
 }
 
-async fn serve(args: Args, socket: &Path, listener: UnixListener) -> anyhow::Result<()> {
+async fn serve(
+    args: Args,
+    workload: &impl Workload,
+    socket: &Path,
+    listener: UnixListener,
+) -> anyhow::Result<()> {
     let (reaper, children) = Reaper::new().context("watch children")?;
     tokio::task::spawn_local(reaper.clone().run(children));
     // The machine's shutdown reaches containers first: we stay to the end. Handlers, unlike ignored signals, aren't
     // inherited by what we run.
     let _handlers = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
-    let events_address = match args.address.as_str() {
-        "" => String::new(),
-        _ => std::env::var("TTRPC_ADDRESS").unwrap_or_else(|_| format!("{}.ttrpc", args.address)),
-    };
-    let events = Events::new(&args.namespace, &events_address);
+    let events = Events::new(&args, reaper.clone());
     tokio::task::spawn_local(Rc::clone(&events).run());
-    let shim = Rc::new(Shim {
-        runtime_binary: args.runtime,
-        runtime_root: args.runtime_root,
-        socket_dir: socket.parent().unwrap_or(Path::new("/run")).to_owned(),
-        reaper,
-        events,
-        tasks: RefCell::default(),
-        pod_init: RefCell::default(),
-        leave: Notify::new(),
-    });
+    let leave = Rc::new(Notify::new());
+    let host = Host { args, events: Rc::clone(&events), reaper, leave: Rc::clone(&leave) };
     let listener = tokio::net::UnixListener::from_std(listener).context("listen")?;
-    let server = Rc::new(Server::new(Rc::new(Service { shim: Rc::clone(&shim) })));
+    let server = Rc::new(Server::new(workload.service(host)));
     tokio::select! {
         () = accept(listener, server) => {}
-        () = shim.leave.notified() => {}
+        () = leave.notified() => {}
     }
-    shim.events.flush().await;
+    events.flush().await;
     // Before connections close: whoever waits for that finds nothing of us.
     let _ = std::fs::remove_file(socket);
     Ok(())
 }
 
-async fn accept(listener: tokio::net::UnixListener, server: Rc<Server<Service>>) {
+async fn accept<R: Router>(listener: tokio::net::UnixListener, server: Rc<Server<R>>) {
     loop {
         match listener.accept().await {
             Ok((connection, _)) => {

@@ -1,21 +1,25 @@
-//! containerd's start protocol: `start` binds the socket, leaves the shim behind in a session of its own, writes
-//! `address` and `shim.pid` into the current directory and prints the address. The socket listens before the address is
-//! known to anyone, so a client can't come too early.
+//! `start`: binds the socket, leaves the shim behind in a session of its own, writes `address` and `shim.pid` into the
+//! current directory and tells the address. The socket listens before the address is known to anyone, so a client can't
+//! come too early.
 
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::parent_id;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, bail};
 use corten_state::{Durability, write_atomic};
 use sha2::{Digest, Sha256};
 
 use crate::args::Args;
+use crate::bootstrap::{self, Order};
 use crate::bundle::Config;
+use crate::cgroup::Cgroup;
+use crate::options;
 
 /// Set by cortend: its state directory, below which sockets go.
 const STATE_DIR: &str = "CORTEN_STATE_DIR";
@@ -23,25 +27,41 @@ const STATE_DIR: &str = "CORTEN_STATE_DIR";
 const SOCKETS: &str = "/run/containerd/s";
 /// sockaddr_un's path, with its NUL.
 const LONGEST: usize = 107;
+/// Nobody is killed sooner.
+const OOM_FIRST: i32 = 1000;
 
 /// Starts the shim, or joins the one of the pod.
 ///
 /// # Errors
 /// What stands in the way, with paths.
-pub fn run(args: &Args) -> anyhow::Result<()> {
-    let config = Config::load(Path::new(".")).unwrap_or_default();
-    let group = config.group().unwrap_or(&args.id);
-    let socket = socket_path(args, group)?;
+pub(crate) fn run(mut args: Args) -> anyhow::Result<()> {
+    let variable = |name| std::env::var(name).unwrap_or_default();
+    if args.ttrpc_address.is_empty() {
+        args.ttrpc_address = variable("TTRPC_ADDRESS");
+    }
+    let stdin = bootstrap::read_stdin().context("read what containerd wants")?;
+    let order = bootstrap::understand(args, &stdin, std::env::var("MAX_SHIM_VERSION").ok().as_deref());
+    if order.args.id.is_empty() {
+        bail!("-id is missing");
+    }
+    let config = match Config::load(Path::new(".")) {
+        // A sandbox needs none.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Config::default(),
+        config => config.context("load config.json")?,
+    };
+    let group = config.group().unwrap_or(&order.args.id);
+    let socket = socket_path(&order.args, group)?;
     let address = format!("unix://{}", socket.display());
     if let Some(listener) = bind(&socket)?
-        && let Err(error) = leave_behind(args, &address, listener)
+        && let Err(error) = leave_behind(&order, &address, listener)
     {
         let _ = fs::remove_file(&socket); // it was ours, and nobody listens
         return Err(error);
     }
     write_atomic("address", &address, Durability::Volatile).context("write the address file")?;
-    print!("{address}");
-    io::stdout().flush().context("print the address")
+    let mut stdout = io::stdout();
+    stdout.write_all(&bootstrap::answer(order.dialect, &address)).context("tell the address")?;
+    stdout.flush().context("tell the address")
 }
 
 fn socket_path(args: &Args, group: &str) -> anyhow::Result<PathBuf> {
@@ -73,7 +93,12 @@ fn socket_path(args: &Args, group: &str) -> anyhow::Result<PathBuf> {
 fn bind(path: &Path) -> anyhow::Result<Option<UnixListener>> {
     for _ in 0..2 {
         match UnixListener::bind(path) {
-            Ok(listener) => return Ok(Some(listener)),
+            Ok(listener) => {
+                // Whoever may connect is root on this machine.
+                fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+                    .with_context(|| format!("protect {}", path.display()))?;
+                return Ok(Some(listener));
+            }
             Err(e) if e.kind() == io::ErrorKind::AddrInUse => {
                 if UnixStream::connect(path).is_ok() {
                     return Ok(None);
@@ -87,10 +112,12 @@ fn bind(path: &Path) -> anyhow::Result<Option<UnixListener>> {
     bail!("listen on {}: another shim comes and goes there", path.display())
 }
 
-fn leave_behind(args: &Args, address: &str, listener: UnixListener) -> anyhow::Result<()> {
+fn leave_behind(order: &Order, address: &str, listener: UnixListener) -> anyhow::Result<()> {
+    let args = &order.args;
     let mut command = Command::new("/proc/self/exe");
     command
         .args(["-namespace", &args.namespace, "-id", &args.id, "-address", &args.address])
+        .args(["-ttrpc-address", &args.ttrpc_address, "-publish-binary", &args.publish_binary])
         .args(["-socket", address])
         .arg("-runtime")
         .arg(&args.runtime)
@@ -113,6 +140,37 @@ fn leave_behind(args: &Args, address: &str, listener: UnixListener) -> anyhow::R
         .env_remove(STATE_DIR);
     // What containerd or a careless parent has open isn't for a process that outlives them.
     corten_sys::exec::cloexec_from(3).context("close inherited descriptors")?;
-    let child = command.spawn().context("start the shim")?;
-    write_atomic("shim.pid", child.id().to_string(), Durability::Volatile).context("write the PID file")
+    if std::env::var_os("SCHED_CORE").is_some_and(|value| !value.is_empty()) {
+        // Inherited by the shim and all that it starts.
+        corten_sys::sched::new_core_group().context("SCHED_CORE: have a core to itself")?;
+    }
+    let mut child = command.spawn().context("start the shim")?;
+    place(order, &child)
+        .and_then(|()| {
+            write_atomic("shim.pid", child.id().to_string(), Durability::Volatile)
+                .context("write the PID file")
+        })
+        .inspect_err(|_| {
+            let _ = child.kill(); // it serves nobody yet
+            let _ = child.wait();
+        })
+}
+
+/// Puts the shim where the options want it, and makes the kernel choose it before containerd when it's out of memory.
+fn place(order: &Order, shim: &Child) -> anyhow::Result<()> {
+    // Options of another type are Create's to refuse.
+    let cgroup =
+        options::decode(order.options.as_ref()).map(|options| options.shim_cgroup).unwrap_or_default();
+    if !cgroup.is_empty() {
+        Cgroup::named(&cgroup)
+            .admit(shim.id())
+            .with_context(|| format!("join the shim's cgroup {cgroup}"))?;
+    }
+    let file = |pid: u32| format!("/proc/{pid}/oom_score_adj");
+    let parents = fs::read_to_string(file(parent_id())).ok().and_then(|text| text.trim().parse::<i32>().ok());
+    if let Some(score) = parents.map(|score| (score + 1).min(OOM_FIRST)) {
+        // Without CAP_SYS_RESOURCE it can't become less than it was: then it stays.
+        let _ = fs::write(file(shim.id()), score.to_string());
+    }
+    Ok(())
 }

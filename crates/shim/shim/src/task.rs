@@ -10,13 +10,16 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use corten_runtime_client::Runtime;
+use corten_runtime_client::{Restore, Runtime};
 use corten_task_api::proto::containerd::v1::types::Status as WireStatus;
 use corten_task_api::ttrpc::Status;
+use nix::errno::Errno;
 use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 
 use crate::bundle::ExitRecord;
 use crate::cgroup::Cgroup;
@@ -84,6 +87,10 @@ pub(crate) struct Process {
     /// The process to run, when it is an exec.
     pub(crate) spec: Vec<u8>,
     pub(crate) io: RefCell<Option<Rc<ProcessIo>>>,
+    /// Means this process even when its PID has come round again.
+    pub(crate) pidfd: RefCell<Option<OwnedFd>>,
+    /// That it was started has been published.
+    pub(crate) announced: Cell<bool>,
     phase: Cell<Phase>,
     changed: Notify,
 }
@@ -94,6 +101,8 @@ impl Process {
             stdio,
             spec,
             io: RefCell::new(None),
+            pidfd: RefCell::new(None),
+            announced: Cell::new(false),
             phase: Cell::new(Phase::New),
             changed: Notify::new(),
         })
@@ -123,6 +132,15 @@ impl Process {
         self.io.borrow().clone()
     }
 
+    /// Sends it a signal, whatever its number. ESRCH when it has ended.
+    pub(crate) fn signal(&self, signal: u32) -> Result<(), Errno> {
+        let number = i32::try_from(signal).map_err(|_| Errno::EINVAL)?;
+        let pidfd = self.pidfd.borrow();
+        let pidfd = pidfd.as_ref().ok_or(Errno::ESRCH)?;
+        let sent = corten_sys::process::pidfd_send_signal(pidfd.as_fd(), number);
+        sent.map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0)))
+    }
+
     /// How containerd calls where it stands.
     pub(crate) fn wire_status(&self, paused: bool) -> WireStatus {
         match self.phase() {
@@ -148,6 +166,25 @@ pub(crate) struct Task {
     pub(crate) cgroup: RefCell<Option<Cgroup>>,
     pub(crate) paused: Cell<bool>,
     pub(crate) deleting: Cell<bool>,
+    /// Its init has ended, which not everybody has been told yet: nothing is started in it any more.
+    pub(crate) init_ended: Cell<bool>,
+    /// Processes killed for want of memory that have been reported.
+    pub(crate) oom_kills: Cell<u64>,
+    pub(crate) oom_watch: RefCell<Option<AbortHandle>>,
+    /// What is restored by start, and the streams for it.
+    pub(crate) restore: RefCell<Option<(Restore, ProcessIo, corten_runtime_client::Io)>>,
+    pub(crate) options: TaskOptions,
+}
+
+/// What Create's options say that matters later.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TaskOptions {
+    /// Who owns pipes that the shim makes.
+    pub(crate) io_owner: (u32, u32),
+    /// Where images of checkpoints go when Checkpoint doesn't say.
+    pub(crate) criu_image_path: String,
+    /// Where criu works when Checkpoint doesn't say.
+    pub(crate) criu_work_path: String,
 }
 
 impl Task {
@@ -165,6 +202,9 @@ impl Task {
     /// FailedPrecondition when the init doesn't run.
     pub(crate) fn require_running(&self, what: &str) -> Result<(), Status> {
         match self.init.phase() {
+            Phase::Running { .. } if self.init_ended.get() => {
+                Err(error::precondition(format!("{what} in container {}: its init has ended", self.id)))
+            }
             Phase::Running { .. } => Ok(()),
             phase => {
                 Err(error::precondition(format!("{what} in container {}: it is {}", self.id, phase.name())))

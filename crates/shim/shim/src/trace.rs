@@ -13,7 +13,7 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
 /// Installs it for the process.
-pub fn install(debug: bool) {
+pub(crate) fn install(debug: bool) {
     let level = if debug { Level::DEBUG } else { Level::WARN };
     // Only fails when there is one already, which then is as good.
     let _ = tracing::subscriber::set_global_default(Lines { level });

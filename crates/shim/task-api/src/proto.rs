@@ -30,6 +30,18 @@ pub mod containerd {
             generated!("containerd.runc.v1.rs");
         }
     }
+    pub mod runtime {
+        pub mod bootstrap {
+            pub mod v1 {
+                generated!("containerd.runtime.bootstrap.v1.rs");
+            }
+        }
+        pub mod sandbox {
+            pub mod v1 {
+                generated!("containerd.runtime.sandbox.v1.rs");
+            }
+        }
+    }
     pub mod services {
         pub mod events {
             pub mod ttrpc {
@@ -38,6 +50,17 @@ pub mod containerd {
                 }
             }
         }
+    }
+}
+
+/// What containerd's CRI plugin gives a shim: a pod's configuration, and the options of a runtime.
+#[allow(missing_docs, unreachable_pub, rustdoc::all, clippy::all, reason = "generated from proto/containerd")]
+pub mod cri {
+    pub mod v1 {
+        generated!("runtime.v1.rs");
+    }
+    pub mod runtimeoptions {
+        generated!("runtimeoptions.v1.rs");
     }
 }
 

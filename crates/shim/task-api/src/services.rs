@@ -2,6 +2,8 @@
 
 /// containerd's Task service as containerd 1.x and as 2.x calls it: the messages are the same.
 pub const TASK: [&str; 2] = ["containerd.task.v2.Task", "containerd.task.v3.Task"];
+/// containerd's service for pods.
+pub const SANDBOX: &str = "containerd.runtime.sandbox.v1.Sandbox";
 /// Corten's own service.
 pub const CORTEN: &str = "corten.shim.v1.Shim";
 /// Where containerd takes events.

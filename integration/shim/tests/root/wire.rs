@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 
 use anyhow::{Context, Result, ensure};
 use corten_task_api::proto::containerd::task::v3::StateRequest;
-use corten_task_api::services::TASK;
+use corten_task_api::services::{SANDBOX, TASK};
 use corten_task_api::ttrpc::Code;
 use integration_shim::Pod;
 
@@ -59,9 +59,7 @@ async fn garbage_is_answered_or_the_connection_closed(pod: &Pod<'_>) -> Result<(
 async fn unknown_names_are_unimplemented(pod: &Pod<'_>) -> Result<()> {
     let client = pod.client().await?;
     let request = StateRequest::default();
-    for (service, method) in
-        [("no.such.Service", "State"), (TASK[0], "NoSuchMethod"), (TASK[1], "Checkpoint")]
-    {
+    for (service, method) in [("no.such.Service", "State"), (TASK[0], "NoSuchMethod"), (SANDBOX, "Update")] {
         let error = client.call::<()>(service, method, &request, None).await.err();
         ensure!(error.is_some_and(|s| s.code == Code::Unimplemented), "{service} {method}");
     }

@@ -101,7 +101,15 @@ impl ProcessIo {
             self.copiers.borrow_mut().push(tokio::task::spawn_local(stream.run()).abort_handle());
             return Ok(());
         }
-        let sink = sink(stdout).map_err(watch)?;
+        let ends = self.logger.borrow_mut().as_mut().and_then(super::binary::Logger::take_ends);
+        let sink = match ends {
+            // A terminal has one stream: the logger's other one ends at once.
+            Some((output, _)) => {
+                set_nonblocking(&output).and_then(|()| watch_fd(output, Interest::WRITABLE)).map(Sink::Fifo)
+            }
+            None => sink(stdout),
+        };
+        let sink = sink.map_err(watch)?;
         let console = Rc::clone(console);
         let copier = tokio::task::spawn_local(async move {
             match sink {
@@ -109,7 +117,7 @@ impl ProcessIo {
                 Sink::File(mut file) => write_to(&console.master, &mut file).await,
             }
         });
-        self.copiers.borrow_mut().push(copier.abort_handle());
+        *self.console_copier.borrow_mut() = Some(copier);
         Ok(())
     }
 }
@@ -123,7 +131,9 @@ fn sink(uri: &Uri) -> io::Result<Sink> {
     match uri {
         Uri::Fifo(path) if is_fifo(path) => Ok(Sink::Fifo(watch_fd(both_ends(path)?.into(), BOTH)?)),
         Uri::Fifo(path) | Uri::File(path) | Uri::Cri { path, .. } => append(path).map(Sink::File),
-        Uri::Null => std::fs::OpenOptions::new().write(true).open("/dev/null").map(Sink::File),
+        Uri::Null | Uri::Binary(_) => {
+            std::fs::OpenOptions::new().write(true).open("/dev/null").map(Sink::File)
+        }
     }
 }
 

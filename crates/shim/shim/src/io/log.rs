@@ -210,6 +210,6 @@ pub(super) fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {
     deprecated,
     reason = "what replaces it is unsafe, for descriptors that may be closed meanwhile: ours is owned"
 )]
-pub(super) fn watch_fd(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+pub(crate) fn watch_fd(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(fd, interest)
 }

@@ -5,10 +5,13 @@
 //! /path         containerd's fifo: given to the process as it is; the shim keeps an end open, so that neither side
 //!               sees the other come and go
 //! file:///path  the file, appended to
+//! binary:///path?arg=value, binary-v2://...
+//!               a logger, which is started for the container and reads its stdout and stderr
 //! cri:///path   a pipe, which the shim copies into a log in CRI's format
 //! terminal      the shim holds the master and copies between it and any of these
 //! ```
 
+mod binary;
 mod console;
 pub(crate) mod cri;
 mod log;
@@ -19,14 +22,20 @@ use std::cell::RefCell;
 use std::fs::File;
 use std::path::Path;
 use std::rc::Rc;
+use std::time::Duration;
 
-use corten_runtime_client::Io;
+use corten_runtime_client::{Io, Reaper};
 use corten_task_api::ttrpc::Status;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
+use binary::Logger;
 use console::{Console, ConsoleSocket};
+pub(crate) use log::watch_fd;
 use log::{Log, Stream};
 use uri::Uri;
+
+use crate::containers::Shim;
+use crate::task::Task;
 
 #[cfg(feature = "fuzz")]
 pub(crate) use cri::Splitter;
@@ -35,6 +44,35 @@ pub(crate) use cri::Splitter;
 #[cfg(feature = "fuzz")]
 pub(crate) fn parse_stdio(text: &str) {
     let _ = Uri::parse(text); // most texts are none
+}
+
+/// How long what a terminal has shown may take to its client once the process has ended.
+const LINGER: Duration = Duration::from_secs(10);
+
+/// What streams are opened for, and with what.
+#[derive(Debug)]
+pub(crate) struct Surroundings<'a> {
+    /// Where sockets go.
+    pub(crate) socket_dir: &'a Path,
+    /// Who owns pipes that are made.
+    pub(crate) owner: (u32, u32),
+    /// The container, or the exec.
+    pub(crate) id: &'a str,
+    /// containerd's namespace.
+    pub(crate) namespace: &'a str,
+    pub(crate) reaper: &'a Reaper,
+}
+
+impl<'a> Surroundings<'a> {
+    pub(crate) fn of(shim: &'a Shim, task: &Task, id: &'a str) -> Self {
+        Self {
+            socket_dir: &shim.socket_dir,
+            owner: task.options.io_owner,
+            id,
+            namespace: &shim.namespace,
+            reaper: &shim.reaper,
+        }
+    }
 }
 
 /// What a client has asked for.
@@ -58,12 +96,16 @@ pub(crate) struct ProcessIo {
     console: RefCell<Option<Rc<Console>>>,
     waiting: RefCell<Option<(ConsoleSocket, Uri, Uri)>>,
     copiers: RefCell<Vec<AbortHandle>>,
+    /// From the terminal to the client.
+    console_copier: RefCell<Option<JoinHandle<()>>>,
+    logger: RefCell<Option<Logger>>,
     stdin_copier: RefCell<Option<AbortHandle>>,
 }
 
 impl Drop for ProcessIo {
     fn drop(&mut self) {
-        for copier in self.copiers.take().into_iter().chain(self.stdin_copier.take()) {
+        let console = self.console_copier.take().map(|copier| copier.abort_handle());
+        for copier in self.copiers.take().into_iter().chain(self.stdin_copier.take()).chain(console) {
             copier.abort();
         }
     }
@@ -71,22 +113,31 @@ impl Drop for ProcessIo {
 
 impl ProcessIo {
     /// Opens what the client has asked for; the second is what the runtime needs.
-    pub(crate) fn open(stdio: &Stdio, socket_dir: &Path) -> Result<(Self, Io), Status> {
+    pub(crate) async fn open(stdio: &Stdio, around: &Surroundings<'_>) -> Result<(Self, Io), Status> {
         let (stdin, stdout, stderr) =
             (Uri::parse(&stdio.stdin)?, Uri::parse(&stdio.stdout)?, Uri::parse(&stdio.stderr)?);
         let mut io = Self::default();
         if let Uri::Cri { path, max_line } = &stdout {
             io.log = Some(Log::open(path, *max_line)?);
         }
+        if let Uri::Binary(program) = &stdout {
+            io.logger = RefCell::new(Some(Logger::start(program, around).await?));
+        }
         if stdio.terminal {
-            let socket = ConsoleSocket::bind(socket_dir)?;
+            let socket = ConsoleSocket::bind(around.socket_dir)?;
             let path = socket.path().to_owned();
             io.waiting = RefCell::new(Some((socket, stdin, stdout)));
             return Ok((io, Io::Console(path)));
         }
         let input = io.open_stdin(&stdin)?;
-        let output = io.open_output(&stdout, "stdout")?;
-        let errors = io.open_output(&stderr, "stderr")?;
+        let (output, errors) = match io.logger.get_mut().as_mut().and_then(Logger::take_ends) {
+            // A logger reads both, whatever is said of stderr.
+            Some((output, errors)) => (output.into(), errors.into()),
+            None => (
+                io.open_output(&stdout, "stdout", around.owner)?,
+                io.open_output(&stderr, "stderr", around.owner)?,
+            ),
+        };
         Ok((io, Io::Streams(input, output, errors)))
     }
 
@@ -96,6 +147,16 @@ impl ProcessIo {
         let Some((socket, stdin, stdout)) = waiting else { return Ok(()) };
         let console = Console::new(socket.receive().await?)?;
         self.connect(&Rc::new(console), &stdin, &stdout)
+    }
+
+    /// Waits until the client has what the terminal has shown, or doesn't take it.
+    pub(crate) async fn finish(&self) {
+        let copier = self.console_copier.take();
+        if let Some(mut copier) = copier
+            && tokio::time::timeout(LINGER, &mut copier).await.is_err()
+        {
+            copier.abort();
+        }
     }
 
     /// The client sends no more: stdin ends when it has closed its end, too.

@@ -22,7 +22,7 @@ impl ProcessIo {
         let path = match uri {
             Uri::Null => return Ok(Stdio::null()),
             Uri::Fifo(path) | Uri::File(path) => path,
-            Uri::Cri { .. } => return Err(error::invalid("stdin can't be a log")),
+            Uri::Cri { .. } | Uri::Binary(_) => return Err(error::invalid("stdin can't be a log")),
         };
         let failed = |e| error::io(format!("open stdin {}", path.display()), &e);
         if is_fifo(path) {
@@ -32,17 +32,25 @@ impl ProcessIo {
         File::open(path).map(Stdio::from).map_err(failed)
     }
 
-    pub(super) fn open_output(&mut self, uri: &Uri, name: &'static str) -> Result<Stdio, Status> {
+    pub(super) fn open_output(
+        &mut self,
+        uri: &Uri,
+        name: &'static str,
+        owner: (u32, u32),
+    ) -> Result<Stdio, Status> {
         match uri {
             Uri::Null => Ok(Stdio::null()),
             Uri::Cri { .. } => {
-                let (ours, theirs) =
-                    pipe2(OFlag::O_CLOEXEC).map_err(|e| error::io("make a pipe", &e.into()))?;
+                let (ours, theirs) = pipe(owner)?;
                 self.log_from(ours, name)?;
                 Ok(theirs.into())
             }
+            Uri::Binary(_) => Err(error::invalid("only stderr has a logger, stdout has none")),
             Uri::Fifo(path) | Uri::File(path) => {
                 let failed = |e| error::io(format!("open {name} {}", path.display()), &e);
+                if let (Uri::File(_), Some(dir)) = (uri, path.parent()) {
+                    std::fs::create_dir_all(dir).map_err(failed)?;
+                }
                 if is_fifo(path) {
                     self.readers.push(reading_end(path).map_err(failed)?);
                     return OpenOptions::new().write(true).open(path).map(Stdio::from).map_err(failed);
@@ -60,6 +68,17 @@ impl ProcessIo {
         self.copiers.borrow_mut().push(tokio::task::spawn_local(stream.run()).abort_handle());
         Ok(())
     }
+}
+
+/// A pipe that belongs to `owner`, who may open it anew, as /dev/stdout.
+pub(super) fn pipe((uid, gid): (u32, u32)) -> Result<(OwnedFd, OwnedFd), Status> {
+    let failed = |e: nix::errno::Errno| error::io("make a pipe", &e.into());
+    let (ours, theirs) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
+    if (uid, gid) != (0, 0) {
+        // Both ends are one file.
+        nix::unistd::fchown(&theirs, Some(uid.into()), Some(gid.into())).map_err(failed)?;
+    }
+    Ok((ours, theirs))
 }
 
 pub(super) fn append(path: &Path) -> io::Result<File> {

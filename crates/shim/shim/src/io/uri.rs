@@ -17,6 +17,16 @@ pub(super) enum Uri {
     Fifo(PathBuf),
     File(PathBuf),
     Cri { path: PathBuf, max_line: usize },
+    Binary(Program),
+}
+
+/// A logger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Program {
+    pub(super) path: PathBuf,
+    pub(super) arguments: Vec<String>,
+    /// It says that it is ready by a byte; else by closing its end, which dying does, too.
+    pub(super) says_ready: bool,
 }
 
 impl Uri {
@@ -38,9 +48,43 @@ impl Uri {
                 };
                 Ok(Self::Cri { path: absolute(path, text)?, max_line })
             }
-            _ => Err(invalid(format!("stdio {text:?}: expected a fifo's path, file:// or cri://"))),
+            "binary" | "binary-v2" => {
+                let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+                let arguments = query.split('&').filter(|pair| !pair.is_empty()).flat_map(|pair| {
+                    let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+                    [unescape(key, true), unescape(value, true)]
+                });
+                Ok(Self::Binary(Program {
+                    path: absolute(&unescape(path, false), text)?,
+                    arguments: arguments.collect(),
+                    says_ready: scheme == "binary-v2",
+                }))
+            }
+            _ => {
+                Err(invalid(format!("stdio {text:?}: expected a fifo's path, file://, binary:// or cri://")))
+            }
         }
     }
+}
+
+/// `%41` is A; in a query `+` is a space.
+fn unescape(text: &str, query: bool) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let hex = |at: usize| tail.get(at).and_then(|b| char::from(*b).to_digit(16));
+        match (first, hex(0), hex(1)) {
+            (b'%', Some(high), Some(low)) => {
+                bytes.push(u8::try_from(high * 16 + low).unwrap_or_default());
+                rest = &tail[2..];
+            }
+            _ => {
+                bytes.push(if query && *first == b'+' { b' ' } else { *first });
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn absolute(path: &str, whole: &str) -> Result<PathBuf, Status> {
@@ -70,7 +114,16 @@ mod tests {
             Uri::parse("cri:///a?max-line=-1").unwrap(),
             Uri::Cri { path: "/a".into(), max_line: NO_LIMIT }
         );
-        for bad in ["relative", "cri://relative", "binary:///x", "cri:///a?max-line=x"] {
+        let program = |path: &str, arguments: &[&str], says_ready| {
+            let arguments = arguments.iter().map(|a| (*a).to_owned()).collect();
+            Uri::Binary(Program { path: path.into(), arguments, says_ready })
+        };
+        assert_eq!(Uri::parse("binary:///l").unwrap(), program("/l", &[], false));
+        assert_eq!(
+            Uri::parse("binary-v2:///a%20b?-c=x%3Dy+z&flag").unwrap(),
+            program("/a b", &["-c", "x=y z", "flag", ""], true)
+        );
+        for bad in ["relative", "cri://relative", "binary://x", "gopher:///x", "cri:///a?max-line=x"] {
             assert!(Uri::parse(bad).is_err(), "{bad}");
         }
     }

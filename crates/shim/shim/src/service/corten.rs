@@ -3,8 +3,8 @@
 use corten_task_api::proto::corten::shim::v1::{ListResponse, ReopenLogRequest, Task as WireTask};
 use corten_task_api::ttrpc::Status;
 
+use crate::containers::Shim;
 use crate::error;
-use crate::serve::Shim;
 use crate::task::{Phase, Task};
 
 pub(super) fn reopen_log(shim: &Shim, request: &ReopenLogRequest) -> Result<(), Status> {

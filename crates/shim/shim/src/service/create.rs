@@ -4,31 +4,26 @@ use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use corten_runtime_client::{Kind, Runtime};
+use corten_runtime_client::{Kind, Restore, Runtime, Started};
 use corten_state::Durability;
 use corten_task_api::proto::containerd::events::{TaskCreate, TaskIo};
-use corten_task_api::proto::containerd::runc::v1::Options;
 use corten_task_api::proto::containerd::task::v3::{CreateTaskRequest, CreateTaskResponse};
 use corten_task_api::ttrpc::{Code, Status};
-use prost::Message;
 
 use super::check_id;
 use crate::bundle::{self, Config, RuntimeRecord};
 use crate::cgroup::Cgroup;
+use crate::containers::Shim;
 use crate::failpoint::Failpoint;
-use crate::io::{ProcessIo, Stdio};
-use crate::serve::Shim;
-use crate::task::{Phase, Process, Task};
-use crate::{error, exit, mounts};
+use crate::io::{ProcessIo, Stdio, Surroundings};
+use crate::task::{Phase, Process, Task, TaskOptions};
+use crate::{error, exit, mounts, options};
 
 pub(super) async fn create(
     shim: &Rc<Shim>,
     request: CreateTaskRequest,
 ) -> Result<CreateTaskResponse, Status> {
     check_id("container id", &request.id)?;
-    if !request.checkpoint.is_empty() {
-        return Err(Status::new(Code::Unimplemented, "restore from a checkpoint"));
-    }
     let task = new_task(shim, &request)?;
     if shim.tasks.borrow().contains_key(&task.id) {
         return Err(Status::new(Code::AlreadyExists, format!("container {} exists", task.id)));
@@ -58,9 +53,11 @@ fn new_task(shim: &Shim, request: &CreateTaskRequest) -> Result<Rc<Task>, Status
         stderr: request.stderr.clone(),
         terminal: request.terminal,
     };
+    let (runtime, options) = runtime(shim, request)?;
     Ok(Rc::new(Task {
         id: request.id.clone(),
-        runtime: runtime(shim, request)?,
+        runtime,
+        options,
         own_pid_namespace: config.own_pid_namespace(),
         bundle,
         init: Process::new(stdio, Vec::new()),
@@ -68,26 +65,30 @@ fn new_task(shim: &Shim, request: &CreateTaskRequest) -> Result<Rc<Task>, Status
         cgroup: RefCell::default(),
         paused: Cell::new(false),
         deleting: Cell::new(false),
+        init_ended: Cell::new(false),
+        oom_kills: Cell::new(0),
+        oom_watch: RefCell::default(),
+        restore: RefCell::default(),
     }))
 }
 
-fn runtime(shim: &Shim, request: &CreateTaskRequest) -> Result<Runtime, Status> {
-    // Of another type they're for another shim: containerd passes what its configuration has.
-    let any = request.options.as_ref().filter(|any| any.type_url.ends_with("containerd.runc.v1.Options"));
-    let options = any
-        .map(|any| Options::decode(any.value.as_slice()))
-        .transpose()
-        .map_err(|e| error::invalid(format!("decode the options: {e}")))?
-        .unwrap_or_default();
+fn runtime(shim: &Shim, request: &CreateTaskRequest) -> Result<(Runtime, TaskOptions), Status> {
+    let options = options::decode(request.options.as_ref())?;
     let given = |text: String| (!text.is_empty()).then(|| PathBuf::from(text));
-    Ok(Runtime {
+    let runtime = Runtime {
         binary: given(options.binary_name).unwrap_or_else(|| shim.runtime_binary.clone()),
         root: given(options.root).or_else(|| shim.runtime_root.clone()),
         systemd_cgroup: options.systemd_cgroup,
         no_pivot: options.no_pivot_root,
         no_new_keyring: options.no_new_keyring,
         reaper: shim.reaper.clone(),
-    })
+    };
+    let options = TaskOptions {
+        io_owner: (options.io_uid, options.io_gid),
+        criu_image_path: options.criu_image_path,
+        criu_work_path: options.criu_work_path,
+    };
+    Ok((runtime, options))
 }
 
 async fn create_container(
@@ -111,18 +112,27 @@ async fn create_container(
     if let Err(error) = mounted {
         return Err(undo(task, error, true).await);
     }
-    match run_runtime(shim, task).await {
+    match make(shim, task, request).await {
         Ok(pid) => Ok(pid),
         Err((error, nothing_of_ours)) => Err(undo(task, error, nothing_of_ours).await),
     }
 }
 
 /// The flag with the error says that the container isn't this call's.
-async fn run_runtime(shim: &Rc<Shim>, task: &Rc<Task>) -> Result<u32, (Status, bool)> {
+async fn make(shim: &Rc<Shim>, task: &Rc<Task>, request: &CreateTaskRequest) -> Result<u32, (Status, bool)> {
     let ours = |status| (status, false);
     Failpoint::CreateMounted.pass().map_err(|e| (e, true))?;
-    let (io, for_runtime) = ProcessIo::open(&task.init.stdio, &shim.socket_dir).map_err(|e| (e, true))?;
+    let surroundings = Surroundings::of(shim, task, &task.id);
+    let (io, for_runtime) = ProcessIo::open(&task.init.stdio, &surroundings).await.map_err(|e| (e, true))?;
     Failpoint::CreateOpened.pass().map_err(|e| (e, true))?;
+    if !request.checkpoint.is_empty() {
+        // A restored container runs at once, so that is start's. There is no process until then.
+        let work_path = super::checkpoint::work_path(task);
+        let restore = Restore { image_path: request.checkpoint.clone().into(), work_path };
+        *task.restore.borrow_mut() = Some((restore, io, for_runtime));
+        task.init.set(Phase::Created { pid: 0 });
+        return Ok(0);
+    }
     let started = task
         .runtime
         .create(&task.id, &task.bundle, for_runtime)
@@ -130,18 +140,35 @@ async fn run_runtime(shim: &Rc<Shim>, task: &Rc<Task>) -> Result<u32, (Status, b
         .map_err(|e| (error::runtime(&e), e.kind() == Kind::Exists))?;
     let pid = started.pid;
     Failpoint::CreateCreated.pass().map_err(ours)?;
-    *task.cgroup.borrow_mut() = Cgroup::of(pid);
-    io.started().await.map_err(ours)?;
-    *task.init.io.borrow_mut() = Some(Rc::new(io));
-    task.init.set(Phase::Created { pid });
-    tokio::task::spawn_local(exit::watch_init(Rc::clone(shim), Rc::clone(task), started.exit));
+    adopt(shim, task, started, io).await.map_err(ours)?;
     Failpoint::CreateWatched.pass().map_err(ours)?;
     Ok(pid)
+}
+
+/// Takes over a container's init that the runtime has made.
+pub(super) async fn adopt(
+    shim: &Rc<Shim>,
+    task: &Rc<Task>,
+    started: Started,
+    io: ProcessIo,
+) -> Result<(), Status> {
+    *task.cgroup.borrow_mut() = Cgroup::of(started.pid);
+    // From now on: its program may run out of memory at once.
+    exit::watch_oom(shim, task);
+    io.started().await?;
+    *task.init.io.borrow_mut() = Some(Rc::new(io));
+    *task.init.pidfd.borrow_mut() = started.pidfd;
+    if task.init.phase() == Phase::Creating {
+        task.init.set(Phase::Created { pid: started.pid });
+    }
+    tokio::task::spawn_local(exit::watch_init(Rc::clone(shim), Rc::clone(task), started.exit));
+    Ok(())
 }
 
 /// Takes back what a failed create may have left; adds to the error what couldn't be.
 async fn undo(task: &Task, error: Status, nothing_of_ours: bool) -> Status {
     let mut failed = Vec::new();
+    drop(task.oom_watch.take().inspect(tokio::task::AbortHandle::abort));
     if !nothing_of_ours
         && let Err(e) = task.runtime.delete(&task.id, true).await
         && e.kind() != Kind::NotFound
@@ -174,7 +201,7 @@ fn publish(shim: &Shim, request: &CreateTaskRequest, pid: u32) {
             stderr: request.stderr.clone(),
             terminal: request.terminal,
         }),
-        checkpoint: String::new(),
+        checkpoint: request.checkpoint.clone(),
         pid,
     };
     shim.events.publish("create", "TaskCreate", &event);

@@ -8,17 +8,17 @@ use corten_task_api::proto::containerd::events::TaskDelete;
 use corten_task_api::proto::containerd::task::v3::{DeleteRequest, DeleteResponse};
 use corten_task_api::time::to_timestamp;
 use corten_task_api::ttrpc::Status;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
 use crate::cgroup::Cgroup;
+use crate::containers::Shim;
 use crate::failpoint::Failpoint;
-use crate::serve::Shim;
 use crate::task::{Phase, Process, Task};
 use crate::{error, mounts, stuck};
 
 /// How long a container that was never started may take to die.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+const SIGKILL: u32 = 9;
 
 pub(super) async fn delete(shim: &Shim, request: DeleteRequest) -> Result<DeleteResponse, Status> {
     let task = shim.task(&request.id)?;
@@ -33,17 +33,19 @@ pub(super) async fn delete(shim: &Shim, request: DeleteRequest) -> Result<Delete
             request.exec_id, task.id
         )));
     }
+    finish(&process).await;
     task.execs.borrow_mut().remove(&request.exec_id);
     Ok(answer(shim, &task, &process, &request.exec_id))
 }
 
-async fn delete_task(shim: &Shim, task: &Rc<Task>) -> Result<DeleteResponse, Status> {
+pub(super) async fn delete_task(shim: &Shim, task: &Rc<Task>) -> Result<DeleteResponse, Status> {
     if task.deleting.replace(true) {
         return Err(error::precondition(format!("container {} is being deleted", task.id)));
     }
     let result = delete_container(task).await;
     task.deleting.set(false);
     result?;
+    finish(&task.init).await;
     shim.tasks.borrow_mut().remove(&task.id);
     let answer = answer(shim, task, &task.init, "");
     Failpoint::DeleteForgotten.see();
@@ -55,9 +57,11 @@ async fn delete_container(task: &Task) -> Result<(), Status> {
     Failpoint::DeleteBegun.pass()?;
     match task.init.phase() {
         Phase::Stopped { .. } => {}
+        // To be restored, and never was.
+        Phase::Created { pid: 0 } => drop(task.restore.take()),
         Phase::Created { pid } => {
             // Never started: nobody will miss it.
-            let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL); // it may be ending
+            let _ = task.init.signal(SIGKILL); // it may be ending
             if task.cgroup.borrow().as_ref().is_some_and(Cgroup::is_frozen) {
                 task.runtime.resume(&task.id).await.map_err(|e| error::runtime(&e))?;
             }
@@ -91,6 +95,13 @@ fn why_it_runs(task: &Task) -> String {
     let pids = cgroup.as_ref().map_or_else(|| vec![task.init.phase().pid()], Cgroup::pids);
     let frozen = if cgroup.as_ref().is_some_and(Cgroup::is_frozen) { "; its cgroup is frozen" } else { "" };
     frozen.to_owned() + &stuck::why(&pids)
+}
+
+/// Lets the client have what is on its way to it.
+async fn finish(process: &Process) {
+    if let Some(io) = process.io() {
+        io.finish().await;
+    }
 }
 
 fn answer(shim: &Shim, task: &Task, process: &Process, exec_id: &str) -> DeleteResponse {

@@ -5,10 +5,10 @@ use corten_task_api::proto::containerd::task::v3::ExecProcessRequest;
 use corten_task_api::ttrpc::{Code, Status};
 
 use super::check_id;
+use crate::containers::Shim;
 use crate::error;
 use crate::failpoint::Failpoint;
 use crate::io::Stdio;
-use crate::serve::Shim;
 use crate::task::Process;
 
 pub(super) fn exec(shim: &Shim, request: ExecProcessRequest) -> Result<(), Status> {
@@ -16,6 +16,10 @@ pub(super) fn exec(shim: &Shim, request: ExecProcessRequest) -> Result<(), Statu
     let task = shim.task(&request.id)?;
     task.require_running("exec")?;
     let spec = request.spec.ok_or_else(|| error::invalid("exec without a process"))?;
+    super::check_json(
+        &format!("exec {} in container {}: the process", request.exec_id, task.id),
+        &spec.value,
+    )?;
     let stdio = Stdio {
         stdin: request.stdin,
         stdout: request.stdout,

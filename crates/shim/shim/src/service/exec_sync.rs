@@ -17,9 +17,9 @@ use nix::unistd::pipe2;
 use tokio::net::unix::pipe;
 
 use super::start::pid_file;
+use crate::containers::Shim;
 use crate::exec_cgroup::ExecCgroup;
 use crate::failpoint::Failpoint;
-use crate::serve::Shim;
 use crate::task::Task;
 use crate::{error, tree};
 

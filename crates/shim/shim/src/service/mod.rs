@@ -1,5 +1,6 @@
 //! The services, one file per call that is more than a few lines.
 
+mod checkpoint;
 mod corten;
 mod create;
 mod delete;
@@ -8,22 +9,21 @@ mod exec_sync;
 mod kill;
 mod pod_pid_namespace;
 mod query;
+mod sandbox;
 mod start;
 mod update;
 
 use std::rc::Rc;
-use std::time::Duration;
 
-use corten_task_api::services::{CORTEN, TASK};
+use corten_task_api::services::{CORTEN, SANDBOX, TASK};
 use corten_task_api::ttrpc::{Call, Router, Status, respond};
-use tokio::sync::Notify;
 
+use crate::containers::Shim;
 use crate::error;
-use crate::serve::Shim;
 
 /// Finds the method for a call.
 #[derive(Debug)]
-pub(crate) struct Service {
+pub struct Service {
     pub(crate) shim: Rc<Shim>,
 }
 
@@ -36,6 +36,8 @@ impl Router for Service {
                 corten_sys::memory::trim_heap();
             }
             result
+        } else if call.service == SANDBOX {
+            sandbox::call(&self.shim, &call).await
         } else if call.service == CORTEN {
             self.corten(&call).await
         } else {
@@ -55,12 +57,13 @@ impl Service {
             "Start" => respond(call, |q| start::start(shim, q)).await,
             "Delete" => respond(call, |q| delete::delete(shim, q)).await,
             "Exec" => respond(call, async |q| exec::exec(shim, q)).await,
+            "Checkpoint" => respond(call, |q| checkpoint::checkpoint(shim, q)).await,
             "Kill" => respond(call, |q| kill::kill(shim, q)).await,
             "Wait" => respond(call, |q| query::wait(shim, q, call)).await,
             "State" => respond(call, async |q| query::state(shim, &q)).await,
             "Pids" => respond(call, async |q| query::pids(shim, &q)).await,
             "Stats" => respond(call, async |q| query::stats(shim, &q)).await,
-            "Connect" => respond(call, async |q| query::connect(shim, &q)).await,
+            "Connect" => respond(call, async |q| Ok(query::connect(shim, &q))).await,
             "CloseIO" => respond(call, async |q| update::close_io(shim, &q)).await,
             "ResizePty" => respond(call, async |q| update::resize_pty(shim, &q)).await,
             "Pause" => respond(call, |q| update::pause(shim, q)).await,
@@ -87,13 +90,9 @@ impl Service {
         &self,
         request: &corten_task_api::proto::containerd::task::v3::ShutdownRequest,
     ) -> Result<(), Status> {
-        if request.now || self.shim.tasks.borrow().is_empty() {
-            let shim = Rc::clone(&self.shim);
-            tokio::task::spawn_local(async move {
-                // The answer first.
-                tokio::time::sleep(Duration::from_millis(1)).await;
-                Notify::notify_one(&shim.leave);
-            });
+        let idle = self.shim.tasks.borrow().is_empty() && self.shim.sandbox.borrow().is_none();
+        if request.now || idle {
+            self.shim.go();
         }
         Ok(())
     }
@@ -106,4 +105,11 @@ fn check_id(what: &str, id: &str) -> Result<(), Status> {
         return Err(error::invalid(format!("{what} {id:?} isn't 1 to 255 letters, digits, -, _, . or +")));
     }
     Ok(())
+}
+
+/// The runtime would say it in its own words, and not whose fault it is.
+fn check_json(what: &str, json: &[u8]) -> Result<(), Status> {
+    serde_json::from_slice::<std::collections::HashMap<String, serde::de::IgnoredAny>>(json)
+        .map(drop)
+        .map_err(|e| error::invalid(format!("{what} isn't an object in JSON: {e}")))
 }

@@ -10,8 +10,8 @@ use corten_task_api::services;
 use corten_task_api::time::to_timestamp;
 use corten_task_api::ttrpc::{Call, Code, Status};
 
+use crate::containers::Shim;
 use crate::error;
-use crate::serve::Shim;
 use crate::task::Phase;
 
 pub(super) fn state(shim: &Shim, request: &StateRequest) -> Result<StateResponse, Status> {
@@ -48,7 +48,12 @@ pub(super) async fn wait(shim: &Shim, request: WaitRequest, call: &Call) -> Resu
 pub(super) fn pids(shim: &Shim, request: &PidsRequest) -> Result<PidsResponse, Status> {
     let task = shim.task(&request.id)?;
     let cgroup = task.cgroup.borrow();
-    let pids = cgroup.as_ref().map_or_else(|| vec![task.init.phase().pid()], crate::cgroup::Cgroup::pids);
+    let alone = || vec![task.init.phase().pid()];
+    let mut pids = match task.init.phase().exit() {
+        None => cgroup.as_ref().map_or_else(alone, crate::cgroup::Cgroup::pids),
+        Some(_) => Vec::new(),
+    };
+    pids.retain(|pid| *pid != 0);
     let execs = task.execs.borrow();
     let info = |pid: u32| {
         let (exec_id, _) =
@@ -70,7 +75,8 @@ pub(super) fn stats(shim: &Shim, request: &StatsRequest) -> Result<StatsResponse
     Ok(StatsResponse { stats: Some(cgroup.as_ref().ok_or_else(missing)?.metrics()) })
 }
 
-pub(super) fn connect(shim: &Shim, request: &ConnectRequest) -> Result<ConnectResponse, Status> {
-    let task_pid = shim.task(&request.id)?.init.phase().pid();
-    Ok(ConnectResponse { shim_pid: std::process::id(), task_pid, version: "v2".to_owned() })
+/// Of an unknown container too: containerd asks so for the shim's PID.
+pub(super) fn connect(shim: &Shim, request: &ConnectRequest) -> ConnectResponse {
+    let task_pid = shim.task(&request.id).map_or(0, |task| task.init.phase().pid());
+    ConnectResponse { shim_pid: std::process::id(), task_pid, version: "v2".to_owned() }
 }

@@ -3,14 +3,16 @@
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use corten_task_api::proto::containerd::events::{TaskExecStarted, TaskStart};
+use corten_runtime_client::{Io, Restore};
+use corten_task_api::proto::containerd::events::TaskExecStarted;
 use corten_task_api::proto::containerd::task::v3::{StartRequest, StartResponse};
 use corten_task_api::time::now_ns;
 use corten_task_api::ttrpc::Status;
 
+use super::create::adopt;
+use crate::containers::Shim;
 use crate::failpoint::Failpoint;
-use crate::io::ProcessIo;
-use crate::serve::Shim;
+use crate::io::{ProcessIo, Surroundings};
 use crate::task::{Phase, Process, Task};
 use crate::{error, exit, tree};
 
@@ -24,18 +26,22 @@ pub(super) async fn start(shim: &Rc<Shim>, request: StartRequest) -> Result<Star
     Ok(StartResponse { pid })
 }
 
-async fn start_init(shim: &Shim, task: &Task) -> Result<u32, Status> {
+async fn start_init(shim: &Rc<Shim>, task: &Rc<Task>) -> Result<u32, Status> {
     let Phase::Created { pid } = task.init.phase() else {
         let phase = task.init.phase().name();
         return Err(error::precondition(format!("start container {}: it is {phase}", task.id)));
     };
     task.init.set(Phase::Starting { pid });
-    let started = run_start(task).await;
+    let restore = task.restore.take();
+    let started = match restore {
+        None => run_start(task).await.map(|()| pid),
+        Some((restore, io, for_runtime)) => run_restore(shim, task, restore, io, for_runtime).await,
+    };
     // If it has ended and nobody waited any longer for us to get here, Stopped stays.
     let starting = matches!(task.init.phase(), Phase::Starting { .. });
     match started {
-        Ok(()) => {
-            shim.events.publish("start", "TaskStart", &TaskStart { container_id: task.id.clone(), pid });
+        Ok(pid) => {
+            exit::announce(shim, task, pid);
             if starting {
                 task.init.set(Phase::Running { pid, started_at_ns: now_ns() });
             }
@@ -59,6 +65,22 @@ async fn run_start(task: &Task) -> Result<(), Status> {
     Failpoint::StartStarting.pass()?;
     task.runtime.start(&task.id).await.map_err(|e| error::runtime(&e))?;
     Failpoint::StartStarted.pass()
+}
+
+/// A failed one isn't tried again: its streams are gone. It can only be deleted.
+async fn run_restore(
+    shim: &Rc<Shim>,
+    task: &Rc<Task>,
+    restore: Restore,
+    io: ProcessIo,
+    for_runtime: Io,
+) -> Result<u32, Status> {
+    let started = task.runtime.restore(&task.id, &task.bundle, &restore, for_runtime).await;
+    let started = started.map_err(|e| error::runtime(&e))?;
+    let pid = started.pid;
+    task.init.set(Phase::Starting { pid });
+    adopt(shim, task, started, io).await?;
+    Ok(pid)
 }
 
 async fn start_exec(
@@ -93,7 +115,8 @@ async fn run_exec(
     exec_id: &str,
     process: &Rc<Process>,
 ) -> Result<u32, Status> {
-    let (io, for_runtime) = ProcessIo::open(&process.stdio, &shim.socket_dir)?;
+    let surroundings = Surroundings::of(shim, task, exec_id);
+    let (io, for_runtime) = ProcessIo::open(&process.stdio, &surroundings).await?;
     Failpoint::ExecOpened.pass()?;
     let pid_file = pid_file(task);
     let _hold = shim.reaper.hold();
@@ -107,6 +130,7 @@ async fn run_exec(
     io.started().await.inspect_err(unwanted)?;
     Failpoint::ExecWatched.pass().inspect_err(unwanted)?;
     *process.io.borrow_mut() = Some(Rc::new(io));
+    *process.pidfd.borrow_mut() = started.pidfd;
     let pid = started.pid;
     let watch = exit::watch_exec(
         Rc::clone(shim),

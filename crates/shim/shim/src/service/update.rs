@@ -6,8 +6,8 @@ use corten_task_api::proto::containerd::task::v3::{
 };
 use corten_task_api::ttrpc::Status;
 
+use crate::containers::Shim;
 use crate::error;
-use crate::serve::Shim;
 
 pub(super) fn close_io(shim: &Shim, request: &CloseIoRequest) -> Result<(), Status> {
     let process = shim.task(&request.id)?.process(&request.exec_id)?;
@@ -49,5 +49,9 @@ pub(super) async fn resume(shim: &Shim, request: ResumeRequest) -> Result<(), St
 pub(super) async fn update(shim: &Shim, request: UpdateTaskRequest) -> Result<(), Status> {
     let task = shim.task(&request.id)?;
     let resources = request.resources.ok_or_else(|| error::invalid("update without resources"))?;
+    super::check_json(&format!("update container {}: the resources", task.id), &resources.value)?;
+    if task.init.phase().exit().is_some() {
+        return Err(error::precondition(format!("update container {}: it has ended", task.id)));
+    }
     task.runtime.update(&task.id, &resources.value).await.map_err(|e| error::runtime(&e))
 }

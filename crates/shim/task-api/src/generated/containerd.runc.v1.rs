@@ -36,3 +36,37 @@ pub struct ProcessDetails {
     #[prost(string, tag = "1")]
     pub exec_id: ::prost::alloc::string::String,
 }
+/// Options of Checkpoint.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CheckpointOptions {
+    /// end the container with it
+    #[prost(bool, tag = "1")]
+    pub exit: bool,
+    /// TCP connections may be open
+    #[prost(bool, tag = "2")]
+    pub open_tcp: bool,
+    /// unix sockets may lead out of the container
+    #[prost(bool, tag = "3")]
+    pub external_unix_sockets: bool,
+    /// there may be a terminal
+    #[prost(bool, tag = "4")]
+    pub terminal: bool,
+    /// files may be locked
+    #[prost(bool, tag = "5")]
+    pub file_locks: bool,
+    /// namespaces to come back empty, such as "network"
+    #[prost(string, repeated, tag = "6")]
+    pub empty_namespaces: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// soft, full or strict
+    #[prost(string, tag = "7")]
+    pub cgroups_mode: ::prost::alloc::string::String,
+    /// where the images go
+    #[prost(string, tag = "8")]
+    pub image_path: ::prost::alloc::string::String,
+    /// where criu keeps its logs
+    #[prost(string, tag = "9")]
+    pub work_path: ::prost::alloc::string::String,
+    /// an earlier image that this one builds upon
+    #[prost(string, tag = "10")]
+    pub parent_path: ::prost::alloc::string::String,
+}

@@ -1,8 +1,14 @@
 //! A container's cgroup: where it is, who is in it, what it uses, whether the kernel has killed in it.
+//!
+//! Not through corten-cgroups, which is for whoever makes cgroups: its figures are what both versions have in common,
+//! while containerd's two messages have each version's own, and a shim that only reads is smaller without the rest.
+
+mod oom;
+mod v1;
+mod v2;
 
 use std::path::{Path, PathBuf};
 
-use corten_task_api::proto::cgroups::{v1, v2};
 use corten_task_api::services;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -47,6 +53,44 @@ impl Cgroup {
         })
     }
 
+    /// The cgroup that a pod's configuration names: a path, or a slice as systemd names them (`a-b.slice` is in
+    /// `a.slice`).
+    pub(crate) fn named(parent: &str) -> Self {
+        let path = match parent.strip_suffix(".slice").filter(|name| !name.contains('/')) {
+            None => format!("/{}", parent.trim_matches('/')),
+            Some(name) => {
+                let ends = name.match_indices('-').map(|(at, _)| at).chain([name.len()]);
+                ends.map(|end| format!("/{}.slice", &name[..end])).collect()
+            }
+        };
+        match Path::new(MOUNT).join("cgroup.controllers").exists() {
+            true => Self::Unified(Path::new(MOUNT).join(path.trim_start_matches('/'))),
+            false => Self::Legacy(path),
+        }
+    }
+
+    pub(crate) fn exists(&self) -> bool {
+        self.dir("memory").exists()
+    }
+
+    /// Puts a process into it, in every hierarchy that has it.
+    pub(crate) fn admit(&self, pid: u32) -> std::io::Result<()> {
+        let dirs = match self {
+            Self::Unified(dir) => vec![dir.clone()],
+            Self::Legacy(path) => {
+                let entries = std::fs::read_dir(MOUNT)?.flatten();
+                // Links are other names of the same hierarchies.
+                let hierarchies = entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir()));
+                hierarchies.map(|e| e.path().join(path.trim_start_matches('/'))).collect()
+            }
+        };
+        let dirs: Vec<_> = dirs.into_iter().filter(|dir| dir.join("cgroup.procs").exists()).collect();
+        if dirs.is_empty() {
+            return Err(std::io::ErrorKind::NotFound.into());
+        }
+        dirs.iter().try_for_each(|dir| std::fs::write(dir.join("cgroup.procs"), pid.to_string()))
+    }
+
     fn dir(&self, controller: &str) -> PathBuf {
         match self {
             Self::Unified(dir) => dir.clone(),
@@ -60,7 +104,7 @@ impl Cgroup {
             Self::Unified(dir) => dir.join("memory.events"),
             Self::Legacy(_) => self.dir("memory").join("memory.oom_control"),
         };
-        keyed(&file, "oom_kill")
+        Keyed::read(&file).get("oom_kill")
     }
 
     /// All processes, of cgroups below it too.
@@ -96,114 +140,11 @@ impl Cgroup {
     /// What Task.Stats answers.
     pub(crate) fn metrics(&self) -> Any {
         match self {
-            Self::Unified(dir) => services::any("io.containerd.cgroups.v2.Metrics", &metrics_v2(dir)),
-            Self::Legacy(_) => services::any("io.containerd.cgroups.v1.Metrics", &self.metrics_v1()),
+            Self::Unified(dir) => services::any("io.containerd.cgroups.v2.Metrics", &v2::metrics(dir)),
+            Self::Legacy(_) => {
+                services::any("io.containerd.cgroups.v1.Metrics", &v1::metrics(|name| self.dir(name)))
+            }
         }
-    }
-
-    fn metrics_v1(&self) -> v1::Metrics {
-        let (memory, cpu, pids) = (self.dir("memory"), self.dir("cpuacct"), self.dir("pids"));
-        let stat = Keyed::read(&memory.join("memory.stat"));
-        let entry = |prefix: &str| v1::MemoryEntry {
-            limit: number(&memory.join(format!("{prefix}.limit_in_bytes"))),
-            usage: number(&memory.join(format!("{prefix}.usage_in_bytes"))),
-            max: number(&memory.join(format!("{prefix}.max_usage_in_bytes"))),
-            failcnt: number(&memory.join(format!("{prefix}.failcnt"))),
-        };
-        let throttling = Keyed::read(&self.dir("cpu").join("cpu.stat"));
-        v1::Metrics {
-            pids: Some(v1::PidsStat {
-                current: number(&pids.join("pids.current")),
-                limit: number(&pids.join("pids.max")),
-            }),
-            cpu: Some(v1::CpuStat {
-                usage: Some(v1::CpuUsage {
-                    total: number(&cpu.join("cpuacct.usage")),
-                    kernel: number(&cpu.join("cpuacct.usage_sys")),
-                    user: number(&cpu.join("cpuacct.usage_user")),
-                    per_cpu: Vec::new(),
-                }),
-                throttling: Some(v1::Throttle {
-                    periods: throttling.get("nr_periods"),
-                    throttled_periods: throttling.get("nr_throttled"),
-                    throttled_time: throttling.get("throttled_time"),
-                }),
-            }),
-            memory: Some(v1::MemoryStat {
-                cache: stat.get("cache"),
-                rss: stat.get("rss"),
-                mapped_file: stat.get("mapped_file"),
-                pg_fault: stat.get("pgfault"),
-                pg_maj_fault: stat.get("pgmajfault"),
-                hierarchical_memory_limit: stat.get("hierarchical_memory_limit"),
-                total_cache: stat.get("total_cache"),
-                total_rss: stat.get("total_rss"),
-                total_mapped_file: stat.get("total_mapped_file"),
-                total_pg_fault: stat.get("total_pgfault"),
-                total_pg_maj_fault: stat.get("total_pgmajfault"),
-                total_inactive_anon: stat.get("total_inactive_anon"),
-                total_active_anon: stat.get("total_active_anon"),
-                total_inactive_file: stat.get("total_inactive_file"),
-                total_active_file: stat.get("total_active_file"),
-                total_unevictable: stat.get("total_unevictable"),
-                usage: Some(entry("memory")),
-                swap: memory.join("memory.memsw.usage_in_bytes").exists().then(|| entry("memory.memsw")),
-                ..v1::MemoryStat::default()
-            }),
-            memory_oom_control: Some(v1::MemoryOomControl {
-                oom_kill: self.oom_kills(),
-                ..Default::default()
-            }),
-            ..v1::Metrics::default()
-        }
-    }
-}
-
-fn metrics_v2(dir: &Path) -> v2::Metrics {
-    let stat = Keyed::read(&dir.join("memory.stat"));
-    let cpu = Keyed::read(&dir.join("cpu.stat"));
-    let events = Keyed::read(&dir.join("memory.events"));
-    v2::Metrics {
-        pids: Some(v2::PidsStat {
-            current: number(&dir.join("pids.current")),
-            limit: number(&dir.join("pids.max")),
-        }),
-        cpu: Some(v2::CpuStat {
-            usage_usec: cpu.get("usage_usec"),
-            user_usec: cpu.get("user_usec"),
-            system_usec: cpu.get("system_usec"),
-            nr_periods: cpu.get("nr_periods"),
-            nr_throttled: cpu.get("nr_throttled"),
-            throttled_usec: cpu.get("throttled_usec"),
-            ..v2::CpuStat::default()
-        }),
-        memory: Some(v2::MemoryStat {
-            anon: stat.get("anon"),
-            file: stat.get("file"),
-            kernel_stack: stat.get("kernel_stack"),
-            slab: stat.get("slab"),
-            sock: stat.get("sock"),
-            shmem: stat.get("shmem"),
-            file_mapped: stat.get("file_mapped"),
-            inactive_anon: stat.get("inactive_anon"),
-            active_anon: stat.get("active_anon"),
-            inactive_file: stat.get("inactive_file"),
-            active_file: stat.get("active_file"),
-            pgfault: stat.get("pgfault"),
-            pgmajfault: stat.get("pgmajfault"),
-            usage: number(&dir.join("memory.current")),
-            usage_limit: number(&dir.join("memory.max")),
-            swap_usage: number(&dir.join("memory.swap.current")),
-            swap_limit: number(&dir.join("memory.swap.max")),
-            max_usage: number(&dir.join("memory.peak")),
-            ..v2::MemoryStat::default()
-        }),
-        memory_events: Some(v2::MemoryEvents {
-            oom: events.get("oom"),
-            oom_kill: events.get("oom_kill"),
-            ..v2::MemoryEvents::default()
-        }),
-        ..v2::Metrics::default()
     }
 }
 
@@ -213,7 +154,7 @@ struct Keyed(String);
 impl Keyed {
     /// Empty when there is none: the controller may be off.
     fn read(file: &Path) -> Self {
-        Self(std::fs::read_to_string(file).unwrap_or_default())
+        Self(text(file))
     }
 
     fn get(&self, key: &str) -> u64 {
@@ -222,13 +163,40 @@ impl Keyed {
     }
 }
 
-fn keyed(file: &Path, key: &str) -> u64 {
-    Keyed::read(file).get(key)
+fn text(file: &Path) -> String {
+    std::fs::read_to_string(file).unwrap_or_default()
+}
+
+/// The sizes of huge pages for which a directory has files `hugetlb.<size><suffix>`.
+fn page_sizes(dir: &Path, suffix: &str) -> Vec<String> {
+    let size = |name: String| {
+        let size = name.strip_prefix("hugetlb.")?.strip_suffix(suffix)?;
+        (!size.contains('.')).then(|| size.to_owned())
+    };
+    let names = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut sizes: Vec<_> =
+        names.filter_map(|entry| entry.file_name().into_string().ok()).filter_map(size).collect();
+    sizes.sort_unstable();
+    sizes
+}
+
+/// `mlx4_0 hca_handle=2 hca_object=max`: device, handles, objects.
+fn rdma(text: &str) -> Vec<(String, u32, u32)> {
+    let count = |word: Option<&str>| match word.and_then(|word| word.split_once('=')) {
+        Some((_, "max")) => u32::MAX,
+        Some((_, number)) => number.parse().unwrap_or(0),
+        None => 0,
+    };
+    let line = |line: &str| {
+        let mut words = line.split_whitespace();
+        Some((words.next()?.to_owned(), count(words.next()), count(words.next())))
+    };
+    text.lines().filter_map(line).collect()
 }
 
 /// 0 when there is none, u64::MAX for "max".
 fn number(file: &Path) -> u64 {
-    match std::fs::read_to_string(file).unwrap_or_default().trim() {
+    match text(file).trim() {
         "max" => u64::MAX,
         text => text.parse().unwrap_or(0),
     }
@@ -267,6 +235,20 @@ mod tests {
         assert_eq!(Cgroup::parse("0::/a/b\n", true), Some(Cgroup::Unified("/sys/fs/cgroup/a/b".into())));
         assert_eq!(Cgroup::parse("0::/\n", true), None);
         assert_eq!(Cgroup::parse("4:memory:/\n", false), None);
+    }
+
+    #[test]
+    fn slices_are_nested() {
+        let path = |parent: &str| match Cgroup::named(parent) {
+            Cgroup::Legacy(path) => path,
+            Cgroup::Unified(dir) => dir.strip_prefix(MOUNT).map(|d| format!("/{}", d.display())).unwrap(),
+        };
+        assert_eq!(
+            path("kubepods-burstable-pod_1.slice"),
+            "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod_1.slice"
+        );
+        assert_eq!(path("/kubepods/pod1"), "/kubepods/pod1");
+        assert_eq!(path("a.slice/b.slice"), "/a.slice/b.slice");
     }
 
     #[test]

@@ -1,0 +1,292 @@
+//! What the Task API's calls mean where it isn't plain: wrong requests, checkpoints, figures, full disks.
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use corten_task_api::Message;
+use corten_task_api::proto::cgroups;
+use corten_task_api::proto::containerd::runc::v1::{CheckpointOptions, Options, ProcessDetails};
+use corten_task_api::proto::containerd::task::v3 as api;
+use corten_task_api::proto::cri::runtimeoptions;
+use corten_task_api::services::any;
+use corten_task_api::ttrpc::{Client, Code, Status};
+use integration_shim::containerd::{
+    Containerd, Protocol, delete, exec, kill_request, refused, start, task, wait,
+};
+use integration_support::Bundle;
+
+crate::each_runtime_under_containerd!(
+    a_failed_checkpoint_is_told_and_the_container_goes_on,
+    execs_have_states_of_their_own,
+    a_second_container_of_the_same_name_is_refused,
+    figures_are_typed,
+);
+crate::with_containerd!(
+    options_of_a_wrong_type_are_refused,
+    options_as_cri_gives_them_for_an_unknown_type,
+    what_is_not_json_is_refused,
+    unknown_names_are_not_found,
+    a_full_disk_is_told_and_the_shim_goes_on,
+    descriptors_do_not_pile_up,
+);
+
+async fn sleeper(containerd: &Containerd<'_>) -> Result<(Client, String)> {
+    containerd.run(Bundle::sh(containerd.scope, "c", "exec sleep 1000")).await
+}
+
+async fn state(client: &Client, id: &str, exec_id: &str) -> Result<api::StateResponse, Status> {
+    let request = api::StateRequest { id: id.to_owned(), exec_id: exec_id.to_owned() };
+    task(client, "State", &request).await
+}
+
+async fn a_failed_checkpoint_is_told_and_the_container_goes_on(containerd: &Containerd<'_>) -> Result<()> {
+    let (client, id) = sleeper(containerd).await?;
+    let images = containerd.scope.path("images");
+    let checkpoint = |path: &str, options: Option<prost_types::Any>| api::CheckpointTaskRequest {
+        id: id.clone(),
+        path: path.to_owned(),
+        options,
+    };
+    refused(task::<()>(&client, "Checkpoint", &checkpoint("", None)).await, Code::InvalidArgument, "path")?;
+    let wrong = any("containerd.runc.v1.Options", &Options::default());
+    let answer = task::<()>(&client, "Checkpoint", &checkpoint("/x", Some(wrong))).await;
+    refused(answer, Code::InvalidArgument, "CheckpointOptions")?;
+    // Nobody can restore from a file.
+    fs::write(&images, "")?;
+    let options = any("containerd.runc.v1.CheckpointOptions", &CheckpointOptions::default());
+    let path = images.to_string_lossy();
+    let error = task::<()>(&client, "Checkpoint", &checkpoint(&path, Some(options))).await.err();
+    ensure!(
+        error.as_ref().is_some_and(|e| e.code != Code::Unimplemented && !e.message.is_empty()),
+        "{error:?}"
+    );
+    ensure!(state(&client, &id, "").await?.exited_at.is_none(), "the container has ended");
+    exec(&client, &id, "e", "exit 0").await?;
+    ensure!(wait(&client, &id, "e").await? == 0, "the container is stuck");
+    ensure!(!containerd.events().contains(&"checkpointed".to_owned()));
+    Ok(())
+}
+
+async fn execs_have_states_of_their_own(containerd: &Containerd<'_>) -> Result<()> {
+    use corten_task_api::proto::containerd::v1::types::Status as S;
+    let (client, id) = sleeper(containerd).await?;
+    let pid = exec(&client, &id, "e", "exec sleep 1000").await?;
+    let got = state(&client, &id, "e").await?;
+    ensure!((got.pid, got.status, got.exec_id.as_str()) == (pid, S::Running as i32, "e"), "{got:?}");
+    let pids: api::PidsResponse = task(&client, "Pids", &api::PidsRequest { id: id.clone() }).await?;
+    let found = pids.processes.iter().find(|p| p.pid == pid).context("the exec isn't listed")?;
+    let details = found.info.as_ref().context("it isn't told from others")?;
+    ensure!(details.type_url == "containerd.runc.v1.ProcessDetails");
+    ensure!(ProcessDetails::decode(details.value.as_slice())?.exec_id == "e");
+    ensure!(pids.processes.iter().filter(|p| p.info.is_some()).count() == 1);
+    refused(delete(&client, &id, "e").await, Code::FailedPrecondition, "running")?;
+    task::<()>(&client, "Kill", &kill_request(&id, "e", 15)).await?;
+    ensure!(wait(&client, &id, "e").await? == 143);
+    ensure!(state(&client, &id, "e").await?.status == S::Stopped as i32);
+    refused(task::<()>(&client, "Kill", &kill_request(&id, "e", 9)).await, Code::NotFound, "finished")?;
+    ensure!(delete(&client, &id, "e").await? == 143);
+    refused(state(&client, &id, "e").await, Code::NotFound, "e")?;
+    // One that was never started can be taken back.
+    let request = api::ExecProcessRequest {
+        id: id.clone(),
+        exec_id: "f".to_owned(),
+        spec: Some(prost_types::Any {
+            type_url: String::new(),
+            value: integration_shim::process(&["/bin/true"]),
+        }),
+        ..api::ExecProcessRequest::default()
+    };
+    task::<()>(&client, "Exec", &request).await?;
+    ensure!(state(&client, &id, "f").await?.status == S::Created as i32);
+    refused(task::<()>(&client, "Kill", &kill_request(&id, "f", 9)).await, Code::FailedPrecondition, "new")?;
+    delete(&client, &id, "f").await?;
+    ensure!(state(&client, &id, "").await?.status == S::Running as i32);
+    Ok(())
+}
+
+async fn a_second_container_of_the_same_name_is_refused(containerd: &Containerd<'_>) -> Result<()> {
+    let (client, id) = sleeper(containerd).await?;
+    let dir = containerd.scope.path("b").join(&id);
+    let again = task::<api::CreateTaskResponse>(&client, "Create", &containerd.request(&id, &dir)).await;
+    refused(again, Code::AlreadyExists, &id)?;
+    refused(start(&client, &id, "").await, Code::FailedPrecondition, "running")?;
+    refused(delete(&client, &id, "").await, Code::FailedPrecondition, "running")?;
+    let resume = task::<()>(&client, "Resume", &api::ResumeRequest { id: id.clone() }).await;
+    ensure!(resume.as_ref().err().is_none_or(|e| e.code != Code::NotFound), "{resume:?}");
+    exec(&client, &id, "e", "exit 0").await?;
+    ensure!(wait(&client, &id, "e").await? == 0, "the first one has suffered");
+    Ok(())
+}
+
+async fn figures_are_typed(containerd: &Containerd<'_>) -> Result<()> {
+    let bundle = Bundle::sh(containerd.scope, "c", "exec sleep 1000")
+        .set("/linux/resources/memory", serde_json::json!({"limit": 50_000_000}))
+        .set("/linux/resources/pids", serde_json::json!({"limit": 77}));
+    let (client, id) = containerd.run(bundle).await?;
+    let stats: api::StatsResponse = task(&client, "Stats", &api::StatsRequest { id: id.clone() }).await?;
+    let stats = stats.stats.context("no figures")?;
+    match stats.type_url.as_str() {
+        "io.containerd.cgroups.v1.Metrics" => {
+            let m = cgroups::v1::Metrics::decode(stats.value.as_slice())?;
+            let (memory, cpu) = (m.memory.context("memory")?, m.cpu.context("cpu")?.usage.context("usage")?);
+            let usage = memory.usage.context("usage")?;
+            ensure!(usage.usage > 0 && usage.max >= usage.usage && usage.limit.abs_diff(50_000_000) < 4096);
+            ensure!(
+                memory.total_pg_fault > 0 && cpu.total > 0 && !cpu.per_cpu.is_empty(),
+                "{memory:?} {cpu:?}"
+            );
+            let pids = m.pids.context("pids")?;
+            ensure!((pids.current, pids.limit) == (1, 77), "{pids:?}");
+            ensure!(m.memory_oom_control.is_some() && m.blkio.is_some());
+        }
+        "io.containerd.cgroups.v2.Metrics" => {
+            let m = cgroups::v2::Metrics::decode(stats.value.as_slice())?;
+            let (memory, cpu) = (m.memory.context("memory")?, m.cpu.context("cpu")?);
+            ensure!(memory.usage > 0 && memory.usage_limit.abs_diff(50_000_000) < 4096 && memory.pgfault > 0);
+            ensure!(cpu.usage_usec > 0 && m.memory_events.is_some() && m.io.is_some());
+            let pressure = fs::exists("/proc/pressure/memory")?;
+            ensure!(memory.psi.is_some() == pressure && cpu.psi.is_some() == pressure, "{memory:?}");
+            let pids = m.pids.context("pids")?;
+            ensure!((pids.current, pids.limit) == (1, 77), "{pids:?}");
+        }
+        other => anyhow::bail!("figures of type {other}"),
+    }
+    let update = |value: &str| api::UpdateTaskRequest {
+        id: id.clone(),
+        resources: Some(prost_types::Any { type_url: String::new(), value: value.into() }),
+        ..api::UpdateTaskRequest::default()
+    };
+    task::<()>(&client, "Update", &update(r#"{"pids": {"limit": 66}}"#)).await?;
+    Ok(())
+}
+
+async fn options_of_a_wrong_type_are_refused(containerd: &Containerd<'_>) -> Result<()> {
+    let (id, dir) = containerd.bundle(Bundle::sh(containerd.scope, "c", "exit 6"))?;
+    let client = containerd.start(&id, &dir, Protocol::Protobuf).await?;
+    let mut request = containerd.request(&id, &dir);
+    let good = request.options.replace(any("example.v1.Options", &()));
+    let answer = task::<api::CreateTaskResponse>(&client, "Create", &request).await;
+    refused(answer, Code::InvalidArgument, "example.v1.Options")?;
+    request.options = Some(prost_types::Any {
+        type_url: "containerd.runc.v1.Options".to_owned(),
+        value: b"\xff\xff\xff".to_vec(),
+    });
+    let answer = task::<api::CreateTaskResponse>(&client, "Create", &request).await;
+    refused(answer, Code::InvalidArgument, "containerd.runc.v1.Options")?;
+    request.options = good;
+    task::<api::CreateTaskResponse>(&client, "Create", &request).await?;
+    start(&client, &id, "").await?;
+    ensure!(wait(&client, &id, "").await? == 6);
+    Ok(())
+}
+
+async fn options_as_cri_gives_them_for_an_unknown_type(containerd: &Containerd<'_>) -> Result<()> {
+    let (id, dir) = containerd.bundle(Bundle::sh(containerd.scope, "c", "exit 6"))?;
+    let client = containerd.start(&id, &dir, Protocol::Protobuf).await?;
+    let mut request = containerd.request(&id, &dir);
+    let given = Options::decode(request.options.context("no options")?.value.as_slice())?;
+    let body = format!("BinaryName = {:?}\nRoot = {:?}\n", given.binary_name, given.root);
+    let table = runtimeoptions::Options { config_body: body.into(), ..runtimeoptions::Options::default() };
+    request.options = Some(any("runtimeoptions.v1.Options", &table));
+    task::<api::CreateTaskResponse>(&client, "Create", &request).await?;
+    let roots = fs::read_dir(&given.root)?.flatten().any(|entry| entry.file_name() == id.as_str());
+    ensure!(roots, "the runtime has another root");
+    start(&client, &id, "").await?;
+    ensure!(wait(&client, &id, "").await? == 6);
+    Ok(())
+}
+
+async fn what_is_not_json_is_refused(containerd: &Containerd<'_>) -> Result<()> {
+    let (client, id) = sleeper(containerd).await?;
+    for text in ["", "no", "[]", "{", "\"x\""] {
+        let value = Some(prost_types::Any { type_url: String::new(), value: text.into() });
+        let update =
+            api::UpdateTaskRequest { id: id.clone(), resources: value.clone(), ..Default::default() };
+        refused(task::<()>(&client, "Update", &update).await, Code::InvalidArgument, &id)?;
+        let exec = api::ExecProcessRequest {
+            id: id.clone(),
+            exec_id: "e".into(),
+            spec: value,
+            ..Default::default()
+        };
+        refused(task::<()>(&client, "Exec", &exec).await, Code::InvalidArgument, &id)?;
+    }
+    Ok(())
+}
+
+async fn unknown_names_are_not_found(containerd: &Containerd<'_>) -> Result<()> {
+    let (client, id) = sleeper(containerd).await?;
+    for (id, exec_id) in [("nobody", ""), (id.as_str(), "nothing")] {
+        let (id, exec_id) = (id.to_owned(), exec_id.to_owned());
+        refused(state(&client, &id, &exec_id).await, Code::NotFound, "no ")?;
+        refused(start(&client, &id, &exec_id).await, Code::NotFound, "no ")?;
+        refused(wait(&client, &id, &exec_id).await, Code::NotFound, "no ")?;
+        refused(delete(&client, &id, &exec_id).await, Code::NotFound, "no ")?;
+        refused(task::<()>(&client, "Kill", &kill_request(&id, &exec_id, 9)).await, Code::NotFound, "no ")?;
+        let resize = api::ResizePtyRequest { id: id.clone(), exec_id: exec_id.clone(), width: 1, height: 1 };
+        refused(task::<()>(&client, "ResizePty", &resize).await, Code::NotFound, "no ")?;
+        let close = api::CloseIoRequest { id, exec_id, stdin: true };
+        refused(task::<()>(&client, "CloseIO", &close).await, Code::NotFound, "no ")?;
+    }
+    let nobody = || "nobody".to_owned();
+    // The id is the first field of all of them.
+    let request = api::UpdateTaskRequest { id: nobody(), ..Default::default() };
+    for method in ["Pids", "Pause", "Resume", "Stats", "Update", "Checkpoint"] {
+        refused(task::<()>(&client, method, &request).await, Code::NotFound, "nobody")?;
+    }
+    let request = api::ExecProcessRequest { id: nobody(), exec_id: "e".into(), ..Default::default() };
+    refused(task::<()>(&client, "Exec", &request).await, Code::NotFound, "nobody")?;
+    // Whose shim it is may be asked of anyone.
+    let connect: api::ConnectResponse =
+        task(&client, "Connect", &api::ConnectRequest { id: "nobody".to_owned() }).await?;
+    ensure!(connect.shim_pid > 0 && connect.task_pid == 0);
+    Ok(())
+}
+
+async fn a_full_disk_is_told_and_the_shim_goes_on(containerd: &Containerd<'_>) -> Result<()> {
+    use nix::mount::{MntFlags, MsFlags, mount, umount2};
+    let (client, id) = sleeper(containerd).await?;
+    let full = containerd.scope.make_dir("full")?;
+    let (_, small) = containerd.bundle(Bundle::sh(containerd.scope, "small", "true"))?;
+    mount(Some("tmpfs"), &full, Some("tmpfs"), MsFlags::empty(), Some("size=64k"))?;
+    let result = async {
+        fs::copy(small.join("config.json"), full.join("config.json"))?;
+        fs::write(full.join("ballast"), vec![0; 1 << 20]).err().context("it isn't full")?;
+        let other = format!("{id}-x");
+        let answer =
+            task::<api::CreateTaskResponse>(&client, "Create", &containerd.request(&other, &full)).await;
+        let error = answer.err().context("it was created")?;
+        ensure!(error.message.contains(&*full.to_string_lossy()), "{error:?}");
+        refused(state(&client, &other, "").await, Code::NotFound, &other)?;
+        mount(None::<&str>, &full, None::<&str>, MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, None::<&str>)?;
+        let answer =
+            task::<api::CreateTaskResponse>(&client, "Create", &containerd.request(&other, &full)).await;
+        ensure!(answer.is_err());
+        exec(&client, &id, "e", "exit 0").await?;
+        ensure!(wait(&client, &id, "e").await? == 0, "the shim has suffered");
+        Ok(())
+    }
+    .await;
+    umount2(&full, MntFlags::MNT_DETACH)?;
+    result
+}
+
+async fn descriptors_do_not_pile_up(containerd: &Containerd<'_>) -> Result<()> {
+    let (client, id) = sleeper(containerd).await?;
+    let pid = fs::read_to_string(containerd.scope.path("b").join(&id).join("shim.pid"))?;
+    let open = || Ok::<_, anyhow::Error>(fs::read_dir(format!("/proc/{pid}/fd"))?.count());
+    let round = async |n: usize| {
+        let name = format!("e{n}");
+        exec(&client, &id, &name, "true").await?;
+        wait(&client, &id, &name).await?;
+        delete(&client, &id, &name).await.map(drop)
+    };
+    round(0).await?;
+    containerd.event("exit e0").await?;
+    let before = open()?;
+    for n in 1..=20 {
+        round(n).await?;
+    }
+    ensure!(open()? <= before, "{before} descriptors were open, {} are now", open()?);
+    Ok(())
+}
