@@ -22,7 +22,8 @@ use crate::{
     query::Now,
     record::Record,
     spawn::{
-        init::{self, Entry, Wires},
+        init::{self, Wires},
+        join::{self, Entry},
         parent::{Child, clone_into, kill, through_helper},
         sync::{self, Channel, FromInit, FromParent},
     },
@@ -96,10 +97,10 @@ fn spawn(now: &Now, target: &OwnedFd, plan: &ProcessPlan, options: &ExecOptions)
     let child = if wires.unprivileged && join.contains(Namespaces::USER) {
         // The other namespaces belong to the user namespace: it has to be entered first, and not by us.
         let first = join & (Namespaces::USER | Namespaces::PID);
-        let enter = |wires: &Wires| init::enter_first(wires, plan, first, target);
+        let enter = |wires: &Wires| join::enter_first(wires, plan, first, target);
         let rest = join.difference(Namespaces::USER);
         through_helper(ours, wires, Namespaces::empty(), enter, |wires| {
-            init::exec(wires, plan, Entry { join: rest, target, root: root.as_ref() }, setgroups)
+            join::exec(wires, plan, Entry { join: rest, target, root: root.as_ref() }, setgroups)
         })?
     } else {
         // Before there's a process of ours in the container: nobody there must look into it (CVE-2016-9962).
@@ -113,7 +114,7 @@ fn spawn(now: &Now, target: &OwnedFd, plan: &ProcessPlan, options: &ExecOptions)
             Forked::Child => {
                 drop(ours);
                 let entry = Entry { join, target, root: root.as_ref() };
-                init::live(wires, |wires| init::exec(wires, plan, entry, setgroups))
+                init::live(wires, |wires| join::exec(wires, plan, entry, setgroups))
             }
         }
     };

@@ -1,4 +1,5 @@
-//! Init's side: two flat lists, [`create`] and [`exec`], each step in an order that has a reason.
+//! Init's side: one flat list, [`create`], each step in an order that has a reason; and what it shares with the list of
+//! a further process, [`super::join::exec`].
 
 use std::{
     convert::Infallible,
@@ -14,13 +15,14 @@ use corten_sys::{
     seccomp, signal,
 };
 use nix::{
-    fcntl::{OFlag, open},
-    libc,
     sys::stat::{Mode, umask},
     unistd::setsid,
 };
 
-use super::sync::{Channel, FromInit, FromParent, encode_failure};
+use super::{
+    join::join_namespaces,
+    sync::{Channel, FromInit, FromParent, encode_failure},
+};
 use crate::{
     Error, Result, State, Status,
     error::Doing,
@@ -150,64 +152,6 @@ pub(crate) fn create(wires: &Wires, creation: &Creation<'_>) -> Result<Infallibl
     run_program(wires, plan, creation, path)
 }
 
-/// Where a further process goes.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Entry<'a> {
-    /// The namespaces that are still to be joined.
-    pub(crate) join: Namespaces,
-    /// The container's init.
-    pub(crate) target: &'a OwnedFd,
-    /// The container's root directory, if that isn't its mount namespace's.
-    pub(crate) root: Option<&'a OwnedFd>,
-}
-
-/// A further process: joins the namespaces of a running container.
-pub(crate) fn exec(
-    wires: &Wires,
-    plan: &ProcessPlan,
-    entry: Entry<'_>,
-    setgroups: bool,
-) -> Result<Infallible> {
-    Failpoint::JoinBorn.pass()?;
-    let Entry { join, target, root } = entry;
-    limits::affinity(plan.affinity.initial.as_deref())?;
-    join_cgroups(wires)?;
-    Failpoint::JoinCgroup.pass()?;
-    if plan.affinity.initial.is_none() {
-        limits::all_cpus();
-    }
-    limits::affinity(plan.affinity.last.as_deref())?;
-    setsid().doing(|| "start a session".to_owned())?;
-    // The host's limits may have to be raised while we still have the privilege of the host.
-    if join.contains(Namespaces::USER) {
-        limits::rlimits(&plan.rlimits, |text| warn(wires, text))?;
-    }
-    // The PID namespace is the parent's affair: it is entered by being born in it.
-    let kinds = join.difference(Namespaces::PID);
-    process::setns(target.as_fd(), kinds).doing(|| format!("join the container's namespaces {kinds:?}"))?;
-    if let Some(root) = root {
-        rootfs::enter_shared(root.as_fd())?;
-    }
-    if join.contains(Namespaces::USER) {
-        process::set_user(0, 0, None).doing(|| "become root of the user namespace".to_owned())?;
-    }
-    Failpoint::JoinNamespaces.pass()?;
-    if plan.terminal {
-        let root =
-            open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).doing(|| "open /".to_owned())?;
-        let socket = wires.console.as_ref().map(AsFd::as_fd);
-        console::set_up(root.as_fd(), plan, socket, &wires.channel, false)?;
-    }
-    let path = become_process(wires, plan, setgroups)?;
-    Failpoint::JoinProcess.pass()?;
-    wires.channel.await_order(FromParent::Go)?;
-    Failpoint::JoinGo.pass()?;
-    if filter::loads_late(wires, plan) {
-        filter::load(wires)?;
-    }
-    become_program(wires, plan, path)
-}
-
 /// Everything up to having a mount of the rootfs.
 fn enter_namespaces(wires: &Wires, creation: &Creation<'_>) -> Result<OwnedFd> {
     let plan = creation.plan;
@@ -260,25 +204,6 @@ pub(crate) fn join_cgroups(wires: &Wires) -> Result<()> {
     })
 }
 
-/// Joins the namespaces whose files the parent has opened. Which of them belong to the host and which to the user
-/// namespace that comes last, only the kernel knows: what can't be joined before it, is joined after it.
-pub(crate) fn join_namespaces(wires: &Wires) -> Result<()> {
-    let user = wires.join.iter().any(|(kind, _)| *kind == Namespaces::USER);
-    let mut later = Vec::new();
-    for (kind, file) in &wires.join {
-        match process::setns(file.as_fd(), *kind) {
-            Err(e) if user && *kind != Namespaces::USER && e.raw_os_error() == Some(libc::EPERM) => {
-                later.push((kind, file));
-            }
-            other => other.doing(|| format!("join the namespace {kind:?}"))?,
-        }
-    }
-    for (kind, file) in later {
-        process::setns(file.as_fd(), *kind).doing(|| format!("join the namespace {kind:?}"))?;
-    }
-    Ok(())
-}
-
 /// Nobody who shares a PID namespace with us may look into us (CVE-2019-5736, CVE-2016-9962). A privileged parent has
 /// seen to it before it cloned us. Others can't, as they couldn't write our id maps then, nor our OOM score,
 /// which we therefore set ourselves.
@@ -290,7 +215,7 @@ pub(crate) fn hide(wires: &Wires, process: &ProcessPlan) -> Result<()> {
     Ok(())
 }
 
-fn warn(wires: &Wires, text: String) {
+pub(super) fn warn(wires: &Wires, text: String) {
     wires.channel.tell(&FromInit::Warning(text)).ok(); // because the parent's death is noticed where it matters
 }
 
@@ -336,7 +261,7 @@ fn pid_inside() -> i32 {
 }
 
 /// Limits, labels, identity: what is the same for init and exec. Returns the program's path.
-fn become_process(wires: &Wires, plan: &ProcessPlan, setgroups: bool) -> Result<CString> {
+pub(super) fn become_process(wires: &Wires, plan: &ProcessPlan, setgroups: bool) -> Result<CString> {
     lsm::apply(plan)?;
     limits::priorities(plan)?;
     limits::rlimits(&plan.rlimits, |text| warn(wires, text))?;
@@ -384,7 +309,7 @@ fn finish(wires: &Wires, plan: &Plan, creation: &Creation<'_>, path: CString) ->
     become_program(wires, &plan.process, path)
 }
 
-fn become_program(wires: &Wires, plan: &ProcessPlan, path: CString) -> Result<Infallible> {
+pub(super) fn become_program(wires: &Wires, plan: &ProcessPlan, path: CString) -> Result<Infallible> {
     let mut env = plan.env.clone();
     if plan.needs_home {
         env.push(user::home(plan.uid)?);
@@ -398,58 +323,4 @@ fn become_program(wires: &Wires, plan: &ProcessPlan, path: CString) -> Result<In
     }
     Failpoint::InitExec.pass()?;
     Err(execve::execve(&path, plan.args.clone(), env))
-}
-
-/// The life of a process between parent and init, where something must be joined before init can be cloned: `prepare`
-/// does that. True in that process, when it's done; false in init.
-pub(crate) fn help(
-    wires: &Wires,
-    reporter: &Channel,
-    new: Namespaces,
-    prepare: impl FnOnce(&Wires) -> Result<()>,
-) -> Result<bool> {
-    prepare(wires)?;
-    Failpoint::HelperJoined.pass()?;
-    match process::clone(new, None, true).doing(|| "clone container init".to_owned())? {
-        process::Forked::Child => Ok(false),
-        process::Forked::Parent { pid, pidfd } => {
-            Failpoint::HelperCloned.pass()?;
-            reporter.tell(&FromInit::Born { pid, pidfd })?;
-            Ok(true)
-        }
-    }
-}
-
-/// What has to be joined before the new namespaces are made.
-pub(crate) fn join_first(wires: &Wires, plan: &Plan) -> Result<()> {
-    let namespaces = &plan.namespaces;
-    if !namespaces.new.contains(Namespaces::USER) {
-        hide(wires, &plan.process)?;
-    }
-    join_cgroups(wires)?;
-    join_namespaces(wires)?;
-    if namespaces.joins(Namespaces::USER).is_some() {
-        process::set_user(0, 0, None).doing(|| "become root of the user namespace".to_owned())?;
-    }
-    if namespaces.new.contains(Namespaces::TIME) {
-        process::unshare(Namespaces::TIME).doing(|| "make a time namespace".to_owned())?;
-        if !namespaces.time_offsets.is_empty() {
-            std::fs::write("/proc/self/timens_offsets", &namespaces.time_offsets)
-                .doing(|| "set the offsets of the time namespace".to_owned())?;
-        }
-    }
-    Ok(())
-}
-
-/// What has to be joined before a further process can be cloned, by those who get their privileges there.
-pub(crate) fn enter_first(
-    wires: &Wires,
-    plan: &ProcessPlan,
-    kinds: Namespaces,
-    target: &OwnedFd,
-) -> Result<()> {
-    hide(wires, plan)?;
-    join_cgroups(wires)?;
-    process::setns(target.as_fd(), kinds).doing(|| format!("join the container's namespaces {kinds:?}"))?;
-    process::set_user(0, 0, None).doing(|| "become root of the user namespace".to_owned())
 }

@@ -30,5 +30,6 @@
 
 mod idmap;
 pub(crate) mod init;
+pub(crate) mod join;
 pub(crate) mod parent;
 pub(crate) mod sync;

@@ -19,6 +19,7 @@ use nix::{
 use super::{
     idmap,
     init::{self, Creation, Wires},
+    join,
     sync::{self, Channel, FromInit, FromParent},
 };
 use crate::{
@@ -88,7 +89,7 @@ pub(crate) fn spawn_create(ours: Channel, mut wires: Wires, creation: &Creation<
         process::not_dumpable().doing(|| "become undumpable".to_owned())?;
     }
     if needs_intermediate(plan) {
-        let join = |wires: &Wires| init::join_first(wires, creation.plan);
+        let join = |wires: &Wires| join::join_first(wires, creation.plan);
         return through_helper(ours, wires, new, join, |wires| init::create(wires, creation));
     }
     // A joined PID namespace is entered by being born in it: only we can arrange that, for our children.
@@ -144,7 +145,7 @@ pub(crate) fn through_helper(
     let forked = forked.doing(|| "clone an intermediate process".to_owned())?;
     let Forked::Parent { pid: helper, .. } = forked else {
         drop((ours, report));
-        match init::help(&wires, &reporter, new, prepare) {
+        match join::help(&wires, &reporter, new, prepare) {
             Ok(true) => process::exit(0),
             Ok(false) => {
                 drop(reporter);
