@@ -24,6 +24,7 @@ mod root {
     pub(crate) mod namespaces;
     pub(crate) mod net_devices;
     pub(crate) mod notify;
+    pub(crate) mod options;
     pub(crate) mod process;
     pub(crate) mod races;
     pub(crate) mod rootless;

@@ -1,18 +1,20 @@
 //! checkpoint and restore, with Debian's criu: where it can work, and what becomes of the container where it can't.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};
-use integration_support::{Bundle, DEADLINE, Finished, require_program, run, run_with_deadline, wait_for};
+use integration_support::{
+    Bundle, ConsoleSocket, DEADLINE, Finished, require_program, run, run_with_deadline, wait_for,
+};
 use serde_json::{Value, json};
 
 use crate::{T, has, has_one};
 
 crate::each_runtime!(@one corten Corten
     a_failure_leaves_the_container_running there_and_back the_exit_code_of_a_restored_one pre_dump_and_parent
-    left_running wrong_options_are_refused without_criu the_configuration_file_of_an_annotation
+    left_running a_terminal_comes_back a_joined_network_is_left_alone wrong_options_are_refused without_criu the_configuration_file_of_an_annotation
 );
 crate::each_runtime!(@one runc Runc there_and_back);
 
@@ -203,6 +205,48 @@ fn left_running(t: &T<'_>) -> Result<()> {
     ensure!(counter.status()? == "running" && images.join("inventory.img").exists());
     counter.counts_on()?;
     counter.delete()
+}
+
+fn a_terminal_comes_back(t: &T<'_>) -> Result<()> {
+    if !works()? {
+        return Ok(());
+    }
+    let socket = ConsoleSocket::bind(t.scope.path("tty.sock"))?;
+    let socket_path = socket.path().to_string_lossy().into_owned();
+    let script = "echo 1 >> /tmp/count; while read line; do echo got $line; done";
+    let counter = Counter { t, bundle: t.sh(script).terminal().write()?, log: t.scope.path("log") };
+    counter.detached(&["run", "--console-socket", &socket_path])?;
+    let mut console = socket.receive()?;
+    console.send("before\n")?;
+    console.expect("got before")?;
+    let images = t.scope.path("images");
+    counter.call(&["checkpoint", "--image-path", &images.to_string_lossy()])?.ok()?;
+    drop(console);
+    let images = images.to_string_lossy();
+    counter.detached(&["restore", "--image-path", &images, "--console-socket", &socket_path])?;
+    let mut console = socket.receive()?;
+    console.send("after\n")?;
+    console.expect("got after")?;
+    drop(console);
+    counter.delete()
+}
+
+fn a_joined_network_is_left_alone(t: &T<'_>) -> Result<()> {
+    if !works()? {
+        return Ok(());
+    }
+    let pod = t.start(Bundle::workload(t.scope, "pod", &["sleep"]))?;
+    let network = format!("/proc/{}/ns/net", pod.pid()?);
+    let counter = Counter::start(t, t.sh(COUNT).namespace("network", Some(Path::new(&network))))?;
+    let images = t.scope.path("images");
+    counter.call(&["checkpoint", "--image-path", &images.to_string_lossy()])?.ok()?;
+    let stood = counter.count()?;
+    counter.detached(&["restore", "--image-path", &images.to_string_lossy()])?;
+    wait_for("it to count on from there", || counter.count().is_ok_and(|now| now > stood))?;
+    let state: Value = serde_json::from_str(&counter.call(&["state"])?.ok()?.stdout)?;
+    ensure!(fs::read_link(&network)? == fs::read_link(format!("/proc/{}/ns/net", state["pid"]))?);
+    counter.delete()?;
+    pod.delete(&["--force"])
 }
 
 fn wrong_options_are_refused(t: &T<'_>) -> Result<()> {
