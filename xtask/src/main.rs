@@ -25,7 +25,7 @@ cargo xtask COMMAND
   test check           the same as `check`
   test root [FILTER]   build, then the privileged tests, one after the other (root)
   test interop [FILTER]  only those with Debian's containerd, podman and Docker (root)
-  test vm [FILTER]     build, then the runtime's privileged tests on cgroup v2, in virtual machines (root)
+  test vm [plain|systemd] [FILTER]  build, then the runtime's privileged tests on cgroup v2, in virtual machines (root)
   check                format, clippy, layers, unit tests
   layers               fail on a dependency that points upwards
   build                release binaries into target/bin

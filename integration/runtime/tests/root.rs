@@ -30,8 +30,10 @@ mod root {
     pub(crate) mod rootless;
     pub(crate) mod scheduling;
     pub(crate) mod security;
+    pub(crate) mod systemd;
     pub(crate) mod terminal;
     pub(crate) mod time;
+    pub(crate) mod unified;
     pub(crate) mod unsupported;
     pub(crate) mod userns;
 }

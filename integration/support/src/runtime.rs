@@ -46,13 +46,14 @@ impl Kind {
 }
 
 /// A runtime with a private state directory.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Runtime {
     kind: Kind,
     binary: PathBuf,
     root: PathBuf,
     empty: PathBuf,
     logs: PathBuf,
+    systemd: bool,
 }
 
 impl Runtime {
@@ -79,7 +80,13 @@ impl Runtime {
         let logs = scope.make_dir("logs")?;
         let empty = scope.path("empty");
         std::fs::write(&empty, "").context("make an empty file")?;
-        Ok(Self { kind, binary, root, empty, logs })
+        Ok(Self { kind, binary, root, empty, logs, systemd: false })
+    }
+
+    /// The same, with systemd's cgroup driver.
+    #[must_use]
+    pub fn with_systemd(self) -> Self {
+        Self { systemd: true, ..self }
     }
 
     /// Which it is.
@@ -133,6 +140,9 @@ impl Runtime {
             Command::new(&self.binary)
         };
         command.arg("--root").arg(&self.root);
+        if self.systemd {
+            command.arg("--systemd-cgroup");
+        }
         command
     }
 

@@ -7,13 +7,14 @@ use std::{
 
 use oci_spec::runtime::LinuxResources;
 
-use crate::{Cgroup, Controllers, Dir, Error, Layout, Result, file, limits};
+use crate::{Cgroup, Controllers, Dir, Error, Layout, Result, Unit, file, limits};
 
 impl Cgroup {
     /// Makes the cgroup in every hierarchy, with parents, and sets its limits and device rules.
     /// `path` (`linux.cgroupsPath`) is absolute, from the root of each hierarchy.
     ///
-    /// An existing cgroup is used if it is empty and not frozen.
+    /// An existing cgroup is used if it is empty and not frozen. Without a list of devices (`None`) there are no device
+    /// rules; with an empty one the devices that every container has are allowed.
     ///
     /// # Errors
     /// Any; the directories made (parents excepted) are then removed again.
@@ -22,8 +23,30 @@ impl Cgroup {
         // Only what we make is taken back: what was there belongs to someone, maybe to a running container.
         let mut made = Vec::new();
         cgroup.make(resources, &mut made).inspect_err(|_| {
-            let made = Self { path: cgroup.path.clone(), dirs: made };
+            let made = Self { path: cgroup.path.clone(), dirs: made, unit: None };
             made.remove().ok(); // The first error is the one to report.
+        })?;
+        Ok(cgroup)
+    }
+
+    /// Has systemd make the cgroup, with the process `pid` in it, which keeps it alive until it has others (0 for a
+    /// unit that [needs no process](Unit::needs_process)); then sets what systemd can't express.
+    ///
+    /// # Errors
+    /// Any; the unit is then stopped again.
+    pub fn create_unit(unit: &Unit, resources: &LinuxResources, pid: i32) -> Result<Self> {
+        let cgroup = unit.start(pid, resources)?;
+        let finish = || {
+            for dir in &cgroup.dirs {
+                make_with_parents(dir, &cgroup.root_of(dir))?;
+                cgroup.prepare(dir, resources)?;
+            }
+            cgroup.set_limits(resources)?;
+            cgroup.set_devices(resources)
+        };
+        finish().inspect_err(|_| {
+            cgroup.kill().ok(); // The first error is the one to report.
+            cgroup.remove().ok();
         })?;
         Ok(cgroup)
     }
@@ -46,7 +69,7 @@ impl Cgroup {
         Ok(cgroup)
     }
 
-    fn in_layout(layout: &Layout, path: &Path) -> Result<Self> {
+    pub(crate) fn in_layout(layout: &Layout, path: &Path) -> Result<Self> {
         let mut components = path.components();
         let absolute = components.next() == Some(Component::RootDir);
         let below = components.as_path();
@@ -59,7 +82,11 @@ impl Cgroup {
             controllers: hierarchy.controllers,
             v2: hierarchy.v2,
         };
-        Ok(Self { path: Path::new("/").join(below), dirs: layout.hierarchies.iter().map(dir).collect() })
+        Ok(Self {
+            path: Path::new("/").join(below),
+            dirs: layout.hierarchies.iter().map(dir).collect(),
+            unit: None,
+        })
     }
 
     fn make(&self, resources: &LinuxResources, made: &mut Vec<Dir>) -> Result<()> {
@@ -78,6 +105,9 @@ impl Cgroup {
     /// What a new directory needs before a process can be in it.
     fn prepare(&self, dir: &Dir, resources: &LinuxResources) -> Result<()> {
         if dir.v2 {
+            if self.is_unified() {
+                join_threaded_domain(dir, resources)?;
+            }
             // On a hybrid machine only what is asked for: the others are in use on v1 or unwanted.
             let wanted =
                 if self.is_unified() { Controllers::all() } else { limits::hybrid_controllers(resources) };
@@ -99,13 +129,13 @@ impl Cgroup {
         dir.path.ancestors().nth(depth).unwrap_or(Path::new("/")).to_owned()
     }
 
-    /// Gives the v2 cgroup to a user of a container with a cgroup namespace and user namespace of its own, who may
-    /// then divide it further; the limits stay ours.
+    /// Gives the cgroup to the user of a container with a cgroup namespace of its own, who may then divide it further;
+    /// the limits stay ours. Only where there is nothing but v2: v1 isn't made for that.
     ///
     /// # Errors
     /// [`Error::Io`].
     pub fn delegate(&self, uid: u32) -> Result<()> {
-        let Some(dir) = self.v2() else { return Ok(()) };
+        let Some(dir) = self.v2().filter(|_| self.is_unified()) else { return Ok(()) };
         let names = file::read_if_there(Path::new("/sys/kernel/cgroup/delegate"))?
             .unwrap_or_else(|| "cgroup.procs\ncgroup.subtree_control\ncgroup.threads".to_owned());
         std::os::unix::fs::chown(dir, Some(uid), None).map_err(Error::io("give away", dir))?;
@@ -124,6 +154,27 @@ impl Cgroup {
         self.apply(&writes)?;
         self.set_hugetlb(resources)
     }
+}
+
+/// Below a threaded cgroup there can only be threaded ones (cgroups(7), "Thread mode"), with controllers that know
+/// threads.
+fn join_threaded_domain(dir: &Dir, resources: &LinuxResources) -> Result<()> {
+    let path = dir.path.join("cgroup.type");
+    let kind = file::read_if_there(&path)?.unwrap_or_default();
+    if !matches!(kind.trim(), "domain invalid" | "threaded") {
+        return Ok(());
+    }
+    for (given, limit) in [
+        (resources.memory().is_some(), "memory"),
+        (resources.block_io().is_some(), "blockIO"),
+        (resources.hugepage_limits().as_ref().is_some_and(|limits| !limits.is_empty()), "hugepageLimits"),
+    ] {
+        if given {
+            let reason = format!("cgroup {} is threaded, which this controller can't be", dir.path.display());
+            return Err(Error::Limit { limit: format!("linux.resources.{limit}"), reason });
+        }
+    }
+    if kind.trim() == "threaded" { Ok(()) } else { file::write(&path, "threaded") }
 }
 
 /// mkdir -p; false if the last directory existed. The usual case costs one system call.

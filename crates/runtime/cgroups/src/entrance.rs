@@ -10,6 +10,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::libc::EOPNOTSUPP;
+
 use crate::{Cgroup, Error, Result, file};
 
 /// Open descriptors through which a process can enter a cgroup.
@@ -31,6 +33,21 @@ impl Cgroup {
     /// [`Error::Io`].
     pub fn entrance(&self) -> Result<Entrance> {
         self.entrance_below("")
+    }
+
+    /// The same for a process that is to be where process `pid` is, if that is below (`exec`): a v2 cgroup that hands
+    /// its controllers down, because the container divides it further, may have no processes of its own.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn entrance_beside(&self, pid: i32) -> Result<Entrance> {
+        let Some(dir) = self.v2().filter(|_| self.is_unified()) else { return self.entrance() };
+        if file::read(&dir.join("cgroup.subtree_control"))?.trim().is_empty() {
+            return self.entrance();
+        }
+        let membership = file::read(Path::new(&format!("/proc/{pid}/cgroup")))?;
+        let place = membership.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default();
+        self.entrance_below(Path::new(place).strip_prefix(&self.path).unwrap_or(Path::new("")))
     }
 
     /// The same for a cgroup below this one, in every hierarchy (`exec --cgroup`).
@@ -100,6 +117,12 @@ impl Entrance {
         self.v2.as_ref().map(|(_, directory)| directory.as_fd())
     }
 
+    /// Whether one who is born in the [birthplace](Self::birthplace) has nothing else to enter.
+    #[must_use]
+    pub fn only_by_birth(&self) -> bool {
+        self.v2.is_some() && self.v1.is_empty()
+    }
+
     /// Moves the calling (single-threaded) process here. `born_there`: clone3 was given the birthplace and so has
     /// done the v2 part.
     ///
@@ -115,7 +138,13 @@ impl Entrance {
             })?;
         }
         match &self.v2 {
-            Some((path, _)) if !born_there => file::write(&path.join("cgroup.procs"), "0"),
+            Some((path, _)) if !born_there => match file::write(&path.join("cgroup.procs"), "0") {
+                // A threaded cgroup takes threads, of which we have one.
+                Err(Error::Write { source, .. }) if source.raw_os_error() == Some(EOPNOTSUPP) => {
+                    file::write(&path.join("cgroup.threads"), "0")
+                }
+                other => other,
+            },
             _ => Ok(()),
         }
     }

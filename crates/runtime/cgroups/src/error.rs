@@ -88,10 +88,50 @@ pub enum Error {
         /// How long was waited.
         seconds: u64,
     },
+    /// cgroupsPath isn't one for systemd.
+    #[error("cgroupsPath {path:?} is not for the systemd driver: {reason}")]
+    UnitPath {
+        /// cgroupsPath.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An annotation isn't a property for the unit.
+    #[error("annotation {key}={value:?}: {reason}")]
+    Annotation {
+        /// Its name.
+        key: String,
+        /// Its value.
+        value: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The systemd driver was asked for where systemd isn't PID 1.
+    #[error("systemd does not run here (there is no /run/systemd/system): use the cgroupfs driver")]
+    NoSystemd,
+    /// The bus through which systemd is reached can't be.
+    #[error("cannot reach systemd over D-Bus at {address}")]
+    Bus {
+        /// The bus's address.
+        address: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// systemd refuses, or doesn't get it done.
+    #[error("systemd cannot {operation} {unit}: {reason}")]
+    Systemd {
+        /// What was to be done.
+        operation: &'static str,
+        /// The unit.
+        unit: String,
+        /// In systemd's words.
+        reason: String,
+    },
     /// The device program can't be loaded or attached.
     #[error("cannot {operation} the device program of {path}")]
     DeviceProgram {
-        /// "load" or "attach".
+        /// "load", "find" or "attach".
         operation: &'static str,
         /// The cgroup's directory.
         path: PathBuf,

@@ -70,11 +70,13 @@ impl Cgroup {
             },
             None => false,
         };
-        if !killed {
-            self.kill_each()?;
+        let each = if killed { Ok(()) } else { self.kill_each() };
+        // What is frozen on v1 doesn't die before it is thawed. On v2 it does; but what couldn't be killed must not
+        // stay frozen either.
+        if self.is_unified() && (killed || !self.exists()) {
+            return each;
         }
-        // What is frozen on v1 doesn't die before it is thawed. On v2 it does.
-        if !self.is_unified() { self.thaw_all() } else { Ok(()) }
+        each.and(self.thaw_all())
     }
 
     /// Kernels before 5.14 and v1: freeze so that nobody can fork away, kill, thaw.
@@ -101,7 +103,14 @@ impl Cgroup {
     /// Thaws this cgroup and those below it, which the container may have frozen.
     fn thaw_all(&self) -> Result<()> {
         let dir = self.freezer()?;
-        if dir.v2 { Ok(()) } else { thaw_tree(&dir.path) }
+        if !dir.v2 {
+            return thaw_tree(&dir.path);
+        }
+        // What is frozen below stays so: on v2 it dies all the same.
+        match file::try_write(&dir.path.join("cgroup.freeze"), "0") {
+            Err(error) if !file::is_gone(&error) => Err(Error::io("thaw", &dir.path)(error)),
+            _ => Ok(()),
+        }
     }
 
     /// Waits until no process is left; false if some are still there at the deadline.

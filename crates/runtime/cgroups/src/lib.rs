@@ -4,7 +4,7 @@
 //! directory in each of a dozen hierarchies on v1, or both on a hybrid machine. What limits mean in files is
 //! decided by pure functions ([`limits`], [`devices`]); the rest is opening, writing and reading small files.
 //!
-//! The order of life: [`Cgroup::create`] → [`Cgroup::entrance`] → clone3 → [`Entrance::enter`] → ... →
+//! The order of life: [`Cgroup::create`] (or, by systemd, [`Cgroup::create_unit`]) → [`Cgroup::entrance`] → clone3 → [`Entrance::enter`] → ... →
 //! [`Cgroup::kill`] → [`Cgroup::remove`]. A `Cgroup` can be kept in a state record (it implements serde's
 //! traits), which spares later commands finding out about the machine again.
 #![forbid(unsafe_code)]
@@ -23,6 +23,7 @@ mod layout;
 pub mod limits;
 mod remove;
 pub mod stats;
+mod systemd;
 mod update;
 mod watch;
 
@@ -34,6 +35,7 @@ pub use entrance::Entrance;
 pub use error::{Error, Result};
 pub use layout::{Controllers, Layout};
 pub use stats::Stats;
+pub use systemd::{Manager, Unit};
 pub use watch::OomWatch;
 
 /// One cgroup in all hierarchies of the machine.
@@ -43,6 +45,9 @@ pub struct Cgroup {
     path: PathBuf,
     /// One directory per hierarchy; v2 is the last if there is one.
     dirs: Vec<Dir>,
+    /// systemd's unit that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unit: Option<systemd::Made>,
 }
 
 /// A cgroup in one hierarchy.
@@ -67,7 +72,7 @@ impl Cgroup {
     /// and what can't be done without a cgroup fails. `path` is where it would have been.
     #[must_use]
     pub fn none(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), dirs: Vec::new() }
+        Self { path: path.into(), dirs: Vec::new(), unit: None }
     }
 
     /// Whether this is [`Self::none`].

@@ -16,12 +16,18 @@ impl Cgroup {
     /// Removes the cgroup and all below it, in every hierarchy, waiting for killed processes to leave. Parents
     /// stay. What is gone already is no error; a hierarchy that fails doesn't keep the others from being cleared.
     ///
+    /// systemd's unit is stopped first.
+    ///
     /// # Errors
     /// [`Error::Io`] (EBUSY if there are processes) of the first directory that can't be removed.
     pub fn remove(&self) -> Result<()> {
         let deadline = Instant::now() + DEADLINE;
+        // Without processes systemd ends the unit by itself, but it would remember one that failed. That it can't be
+        // asked to forget must not keep a container from being deleted.
+        let stopped = self.unit.as_ref().map_or(Ok(()), crate::systemd::Made::stop);
         let results: Vec<_> = self.dirs.iter().map(|dir| remove_tree(&dir.path, deadline)).collect();
-        results.into_iter().collect()
+        let removed = results.into_iter().collect();
+        if self.exists() { stopped.and(removed) } else { removed }
     }
 }
 

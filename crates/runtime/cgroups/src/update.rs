@@ -11,12 +11,16 @@ use crate::{
 };
 
 impl Cgroup {
-    /// Changes the limits that are given; others stay, and so do the device rules.
+    /// Changes the limits that are given; others stay. Device rules, if given, take the place of all before.
     ///
     /// # Errors
-    /// [`Error::Write`], [`Error::NoController`], [`Error::Limit`], [`Error::BelowUsage`].
+    /// [`Error::Write`], [`Error::NoController`], [`Error::Limit`], [`Error::BelowUsage`], [`Error::Systemd`], ...
     pub fn update(&self, resources: &LinuxResources) -> Result<()> {
         self.check_usage(resources)?;
+        if let Some(unit) = &self.unit {
+            unit.update(resources, self.is_unified())?;
+        }
+        self.update_devices(resources)?;
         let writes =
             if self.is_unified() { limits::v2::writes(resources)? } else { limits::v1::writes(resources)? };
         self.apply(&writes)?;

@@ -223,7 +223,7 @@ fn the_kernel_takes_the_device_program() {
         }
         other => other.unwrap(),
     };
-    corten_sys::bpf::attach_cgroup_device(&program, &fs::File::open(dir).unwrap()).unwrap();
+    corten_sys::bpf::attach_cgroup_device(&program, &fs::File::open(dir).unwrap(), None).unwrap();
 
     // Allowed: /dev/null. Not allowed: /dev/kmsg (1:11).
     let open = |device: &str| {
@@ -238,4 +238,30 @@ fn the_kernel_takes_the_device_program() {
     };
     assert!(open("/dev/null"));
     assert!(!open("/dev/kmsg"));
+}
+
+#[test]
+fn below_threads_there_are_threads() {
+    if !require_root() {
+        return;
+    }
+    let parent = Temporary::create("threads", "{}");
+    if !parent.0.is_unified() {
+        return integration_support::skip("needs cgroup v2 alone");
+    }
+    let dir = parent.dir("").unwrap().join("threaded");
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("cgroup.type"), "threaded").unwrap();
+
+    let refused = Cgroup::create(path("threads/threaded/no"), &resources(r#"{"memory":{"limit":1048576}}"#));
+    assert!(
+        matches!(&refused, Err(Error::Limit { limit, .. }) if limit == "linux.resources.memory"),
+        "{refused:?}"
+    );
+    assert!(!dir.join("no").exists());
+
+    let below = Cgroup::create(path("threads/threaded/yes"), &resources(r#"{"pids":{"limit":7}}"#)).unwrap();
+    assert_eq!(fs::read_to_string(dir.join("yes/cgroup.type")).unwrap().trim(), "threaded");
+    assert_eq!(fs::read_to_string(dir.join("yes/pids.max")).unwrap().trim(), "7");
+    below.remove().unwrap();
 }

@@ -33,7 +33,7 @@ pub(crate) struct Global {
     /// Directory of the containers' state; should be lost at a reboot
     #[arg(long, global = true, value_name = "DIR", default_value_os_t = default_root())]
     pub(crate) root: PathBuf,
-    /// Let systemd make the cgroups (not supported yet)
+    /// Let systemd make the cgroups: cgroupsPath is then slice:prefix:name
     #[arg(long, global = true)]
     pub(crate) systemd_cgroup: bool,
     /// Go without a cgroup where none may be made and no limits are asked for: true, false, or auto: unless root

@@ -65,7 +65,7 @@ fn of_container(name: Name, error: &Error) -> String {
 fn of_status(id: &str, status: Status, operation: &str) -> String {
     match (operation, status) {
         ("start", Status::Stopped) => "cannot start a container that has stopped".to_owned(),
-        ("start", Status::Running | Status::Paused) => "cannot start an already running container".to_owned(),
+        ("start", Status::Running) => "cannot start an already running container".to_owned(),
         ("exec", Status::Stopped) => "cannot exec in a stopped container".to_owned(),
         ("exec", Status::Paused) => {
             "cannot exec in a paused container (use --ignore-paused to override)".to_owned()
@@ -127,6 +127,7 @@ mod tests {
             ),
             (Name::Other, status(Status::Stopped, "start"), "cannot start a container that has stopped"),
             (Name::Other, status(Status::Running, "start"), "cannot start an already running container"),
+            (Name::Other, status(Status::Paused, "start"), "cannot start a container in the paused state"),
             (Name::Exec, status(Status::Stopped, "exec"), "exec failed: cannot exec in a stopped container"),
             (Name::Other, status(Status::Running, "resume"), "container not paused"),
             (

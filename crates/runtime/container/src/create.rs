@@ -31,7 +31,6 @@ use crate::{
     privilege::is_unprivileged,
     rdt::{self, Groups},
     record::{CREATING, FIFO, Home, Identity, Record, now, owner},
-    rootless,
     shared_mounts::SharedMounts,
     spawn::{
         init::{Creation, Sources, Wires, waits_for_hooks},
@@ -115,21 +114,19 @@ impl Runtime {
         });
         Failpoint::CreateHome.pass()?;
 
-        let linux = bundle.spec.linux().as_ref();
-        let place = cgroup::place(self, linux, id)?;
-        home.note_cgroup(&place)?;
+        let place = cgroup::place(self, &bundle.spec, id)?;
+        home.note_cgroup(place.path())?;
         Failpoint::CreateNoted.pass()?;
-        let resources = linux.and_then(|linux| linux.resources().clone()).unwrap_or_default();
-        let cgroup = if self.is_rootless() {
-            rootless::create(&place, linux, &resources)?
-        } else {
-            Cgroup::create(&place, &resources).cgroup("create", &place)?
-        };
+        let (cgroup, placeholder) = place.make(self, &bundle.spec)?;
+        let place = cgroup.path().to_owned();
         undo.push("remove the cgroup", {
             let cgroup = cgroup.clone();
             move || cgroup::destroy(&cgroup)
         });
         Failpoint::CreateCgroup.pass()?;
+        if let Some(uid) = cgroup::owner(&bundle.spec, &plan) {
+            cgroup.delegate(uid).cgroup("give away", &place)?;
+        }
         let entrance = cgroup.entrance().cgroup("open", &place)?;
         let groups = rdt::make(id, &plan, undo)?;
 
@@ -163,6 +160,9 @@ impl Runtime {
         let killer = child.pidfd.try_clone().doing(|| "duplicate a pidfd".to_owned())?;
         let pid = child.pid;
         undo.push("kill init", move || crate::spawn::parent::kill(pid, &killer));
+        if let Some(placeholder) = placeholder {
+            placeholder.hand_over(&cgroup, &child)?;
+        }
         Failpoint::CreateCloned.pass()?;
         drop(creation.sources);
         let shared_mounts = provide(&child, &plan, groups.as_ref(), joined_net, undo)?;

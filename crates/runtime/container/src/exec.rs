@@ -110,7 +110,9 @@ fn spawn(now: &Now, target: &OwnedFd, plan: &ProcessPlan, options: &ExecOptions)
             setns(target.as_fd(), Namespaces::PID).doing(doing)?;
         }
         match clone_into(&mut wires, Namespaces::empty()).doing(doing)? {
-            Forked::Parent { pid, pidfd } => Child { pid, pidfd, channel: ours },
+            Forked::Parent { pid, pidfd } => {
+                Child { pid, pidfd, channel: ours, born_there: wires.born_there }
+            }
             Forked::Child => {
                 drop(ours);
                 let entry = Entry { join, target, root: root.as_ref() };
@@ -142,7 +144,7 @@ fn wires(now: &Now, channel: Channel, plan: &ProcessPlan, options: &ExecOptions)
     let seccomp = record.seccomp.map(load).transpose()?;
     let cgroup = &record.cgroup;
     let entrance = match parse_cgroups(&options.cgroups) {
-        Below::Same => cgroup.entrance(),
+        Below::Same => cgroup.entrance_beside(record.init.pid),
         Below::All(path) => cgroup.entrance_below(path),
         Below::Some(list) => cgroup.entrance_by_controller(&list),
     };

@@ -33,16 +33,12 @@ pub(crate) fn base() -> Option<PathBuf> {
 
 /// Makes the cgroup, or finds that the container can do without.
 pub(crate) fn create(place: &Path, linux: Option<&Linux>, resources: &LinuxResources) -> Result<Cgroup> {
-    let mut resources = resources.clone();
-    // Who isn't the machine's root can't make device nodes, so there's nothing to keep away from; nor may they load
-    // the program that would do it.
-    resources.set_devices(None);
-    match Cgroup::create(place, &resources) {
+    match Cgroup::create(place, resources) {
         Err(error) if error.is_permission() => {
             let given = linux
                 .and_then(|linux| linux.cgroups_path().as_ref())
                 .is_some_and(|p| !p.as_os_str().is_empty());
-            if given || needs_cgroup(&resources) {
+            if given || needs_cgroup(resources) {
                 return Err(Error::Cgroup {
                     operation: "create",
                     path: place.to_owned(),

@@ -29,6 +29,10 @@ impl Runtime {
     pub fn start(&self, id: &str) -> Result<()> {
         let home = Home::new(&self.root, id)?;
         let record = home.load()?;
+        // A frozen init would never get to the program, and we never from here.
+        if record.cgroup.is_frozen().unwrap_or(false) {
+            return Err(Error::Status { id: id.to_owned(), status: Status::Paused, operation: "start" });
+        }
         Failpoint::StartLoaded.pass()?;
         match start(&home, &record) {
             // runtime-spec, steps 7 and 9: stop the container, and go on at step 12, its destruction.

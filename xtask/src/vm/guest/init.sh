@@ -5,7 +5,6 @@ m() { mkdir -p "$4"; mount -t "$1" -o "$2" "$3" "$4"; }
 m devpts gid=5,mode=620,ptmxmode=666 devpts /dev/pts
 m tmpfs mode=1777 shm /dev/shm
 m mqueue rw mqueue /dev/mqueue
-m tmpfs mode=1777 tmp /tmp
 m cgroup2 nsdelegate,memory_recursiveprot cgroup2 /sys/fs/cgroup
 m securityfs rw securityfs /sys/kernel/security
 m bpf mode=700 bpf /sys/fs/bpf

@@ -9,6 +9,7 @@ for dir in /sys/class/virtio-ports/*; do
     vm.code) code=/dev/${dir##*/} ;;
   esac
 done
+echo '@@ up' >"$out"
 mkfifo /run/vm-out /run/vm-err
 cat /run/vm-out >"$out" & c1=$!
 cat /run/vm-err >"$err" & c2=$!

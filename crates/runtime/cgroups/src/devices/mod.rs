@@ -6,7 +6,7 @@
 
 mod bpf;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use corten_sys::bpf as sys;
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType, LinuxResources};
@@ -48,7 +48,7 @@ impl Access {
         })
     }
 
-    fn letters(self) -> String {
+    pub(crate) fn letters(self) -> String {
         [('r', Self::READ), ('w', Self::WRITE), ('m', Self::MKNOD)]
             .into_iter()
             .filter(|(_, bit)| self.0 & bit.0 != 0)
@@ -183,37 +183,66 @@ impl Table {
 }
 
 impl Cgroup {
-    /// Puts the device rules in force: once, when the cgroup is made.
+    /// Puts the device rules in force, in place of those that were.
     pub(crate) fn set_devices(&self, resources: &LinuxResources) -> Result<()> {
-        let table = || Table::of_container(resources.devices().as_deref().unwrap_or_default());
-        if let Some(dir) = self.v1(Controllers::DEVICES) {
-            return set_v1(dir, &table()?);
+        let Some(rules) = resources.devices() else { return Ok(()) };
+        match (self.v1(Controllers::DEVICES), self.v2()) {
+            (Some(dir), _) => set_v1(dir, &Table::of_container(rules)?),
+            (None, Some(dir)) => attach(dir, &Table::of_container(rules)?),
+            (None, None) => Ok(()),
         }
-        match self.v2() {
-            Some(dir) => attach(dir, &table()?),
-            None => Ok(()),
+    }
+
+    /// The same for a container that runs: what it may use before and after it may use all the time.
+    pub(crate) fn update_devices(&self, resources: &LinuxResources) -> Result<()> {
+        match (self.v1(Controllers::DEVICES), resources.devices()) {
+            (Some(dir), Some(rules)) if !rules.is_empty() => change_v1(dir, &Table::of_container(rules)?),
+            (None, Some(rules)) if !rules.is_empty() => self.set_devices(resources),
+            _ => Ok(()), // They aren't given.
         }
     }
 }
 
 /// One descriptor per file, one write(2) per rule.
-fn set_v1(dir: &std::path::Path, table: &Table) -> Result<()> {
+fn set_v1(dir: &Path, table: &Table) -> Result<()> {
     let (all, rest) = if table.allow_by_default {
         ("devices.allow", "devices.deny")
     } else {
         ("devices.deny", "devices.allow")
     };
     file::write(&dir.join(all), "a")?;
-    let values =
-        table.exceptions.iter().map(|(device, access)| format!("{} {}", device.text(), access.letters()));
-    file::write_each(&dir.join(rest), values)
+    file::write_each(&dir.join(rest), table.exceptions.iter().map(line))
 }
 
-fn attach(dir: &std::path::Path, table: &Table) -> Result<()> {
+fn line((device, access): (&Device, &Access)) -> String {
+    format!("{} {}", device.text(), access.letters())
+}
+
+/// Allows what is new, then denies what is no longer allowed. (Where the default changes there is no such way.)
+fn change_v1(dir: &Path, table: &Table) -> Result<()> {
+    let before = file::read(&dir.join("devices.list"))?;
+    if table.allow_by_default || before.lines().any(|line| line.starts_with('a')) {
+        return set_v1(dir, table);
+    }
+    let wanted: Vec<String> = table.exceptions.iter().map(line).collect();
+    file::write_each(&dir.join("devices.allow"), wanted.iter().cloned())?;
+    // A rule as the kernel lists it, with less access wanted: all of it is denied, then that less is allowed again.
+    let stale = before.lines().filter(|line| !wanted.iter().any(|wanted| wanted == line));
+    let stale: Vec<&str> = stale.collect();
+    let narrowed = |line: &&String| {
+        stale.iter().any(|stale| stale.rsplit_once(' ').map(|s| s.0) == line.rsplit_once(' ').map(|s| s.0))
+    };
+    file::write_each(&dir.join("devices.deny"), stale.iter().map(|line| (*line).to_owned()))?;
+    file::write_each(&dir.join("devices.allow"), wanted.iter().filter(narrowed).cloned())
+}
+
+/// Attaches the program, in place of an older one of ours.
+fn attach(dir: &Path, table: &Table) -> Result<()> {
     let error = |operation| move |source| Error::DeviceProgram { operation, path: dir.to_owned(), source };
     let cgroup = std::fs::File::open(dir).map_err(Error::io("open", dir))?;
     let program = sys::load_cgroup_device(&program(table)).map_err(error("load"))?;
-    sys::attach_cgroup_device(&program, &cgroup).map_err(error("attach"))
+    let old = sys::attached_cgroup_device(&cgroup).map_err(error("find"))?;
+    sys::attach_cgroup_device(&program, &cgroup, old.as_ref()).map_err(error("attach"))
 }
 
 #[cfg(test)]

@@ -63,12 +63,12 @@ fn or_max(value: i64) -> String {
 }
 
 /// A value that isn't 0.
-fn given<T: PartialEq + From<u8>>(value: Option<T>) -> Option<T> {
+pub(crate) fn given<T: PartialEq + From<u8>>(value: Option<T>) -> Option<T> {
     value.filter(|value| *value != T::from(0))
 }
 
 /// A list of CPUs or nodes that isn't empty.
-fn given_list(value: &Option<String>) -> Option<&str> {
+pub(crate) fn given_list(value: &Option<String>) -> Option<&str> {
     value.as_deref().filter(|list| !list.is_empty())
 }
 

@@ -37,6 +37,8 @@ pub(crate) struct Child {
     pub(crate) pid: i32,
     pub(crate) pidfd: OwnedFd,
     pub(crate) channel: Channel,
+    /// Whether it was born in its v2 cgroup, and there is no other to join.
+    pub(crate) born_there: bool,
 }
 
 /// Opens the namespaces to join, and makes sure that they're of their kind.
@@ -70,7 +72,8 @@ pub(crate) fn clone_into(wires: &mut Wires, new: Namespaces) -> io::Result<Forke
             Err(e)
                 if matches!(
                     e.raw_os_error(),
-                    Some(libc::EOPNOTSUPP | libc::EINVAL | libc::E2BIG | libc::EBUSY)
+                    // EAGAIN: pids.max is reached, at 0 from the beginning; to walk in is allowed all the same.
+                    Some(libc::EOPNOTSUPP | libc::EINVAL | libc::E2BIG | libc::EBUSY | libc::EAGAIN)
                 ) => {}
             other => return other,
         }
@@ -97,7 +100,10 @@ pub(crate) fn spawn_create(ours: Channel, mut wires: Wires, creation: &Creation<
         wires.join.iter().position(|(kind, _)| *kind == Namespaces::PID).map(|i| wires.join.remove(i).1);
     let forked = born_in(pid.as_ref(), || clone_into(&mut wires, new))?;
     match forked {
-        Forked::Parent { pid, pidfd } => Ok(Child { pid, pidfd, channel: ours }),
+        Forked::Parent { pid, pidfd } => {
+            let born_there = wires.born_there && wires.entrance.only_by_birth();
+            Ok(Child { pid, pidfd, channel: ours, born_there })
+        }
         Forked::Child => {
             // Ours is the parent's end: with it open we'd never notice the parent's death.
             drop(ours);
@@ -160,11 +166,12 @@ pub(crate) fn through_helper(
             }
         }
     };
+    let born_there = wires.born_there && wires.entrance.only_by_birth();
     drop((wires, reporter));
     let heard = report.hear();
     let status = process::wait(helper).doing(|| "wait for the intermediate process".to_owned())?;
     match heard? {
-        Some(FromInit::Born { pid, pidfd }) => Ok(Child { pid, pidfd, channel: ours }),
+        Some(FromInit::Born { pid, pidfd }) => Ok(Child { pid, pidfd, channel: ours, born_there }),
         Some(FromInit::Failed(error)) => Err(error),
         _ => Err(Error::InitDied {
             during: "joining namespaces",

@@ -1,0 +1,194 @@
+//! Cgroups made by systemd.
+
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+use integration_support::{Bundle, Container, Kind, Runtime, run};
+use serde_json::json;
+
+use super::cgroups::{read, unified};
+use crate::{T, has, lacks};
+
+crate::each_runtime!(
+    the_scope_has_the_limits,
+    the_scope_is_in_its_slice,
+    annotations_are_properties,
+    updates_are_kept,
+    a_namesake_that_failed_is_no_obstacle,
+    what_is_no_unit_is_refused,
+    the_unit_goes_with_the_container,
+    a_create_that_fails_leaves_no_unit,
+);
+
+/// The runtime with systemd's driver; `None` and a skip where systemd isn't PID 1.
+fn driver(t: &T<'_>) -> Option<Runtime> {
+    if !std::path::Path::new("/run/systemd/system").is_dir() || !unified() {
+        integration_support::skip("systemd isn't PID 1 here, on cgroup v2");
+        return None;
+    }
+    Some(t.rt.clone().with_systemd())
+}
+
+/// A container in a scope of the test's.
+fn bundle(t: &T<'_>) -> Bundle {
+    t.workload(&["sleep"]).set("/linux/cgroupsPath", json!(format!("system.slice:{}:c", t.scope.prefix())))
+}
+
+fn unit(t: &T<'_>) -> String {
+    format!("{}-c.scope", t.scope.prefix())
+}
+
+fn show(unit: &str, properties: &str) -> Result<String> {
+    Ok(run(Command::new("systemctl").args(["show", "-p", properties, unit]))?.ok()?.stdout)
+}
+
+fn cgroup(container: &Container<'_>) -> Result<String> {
+    let text = std::fs::read_to_string(format!("/proc/{}/cgroup", container.pid()?))?;
+    Ok(text.trim().trim_start_matches("0::").to_owned())
+}
+
+fn the_scope_has_the_limits(t: &T<'_>) -> Result<()> {
+    let Some(rt) = driver(t) else { return Ok(()) };
+    let resources = json!({
+        "memory": {"limit": 134_217_728, "swap": 134_217_728, "reservation": 67_108_864},
+        "cpu": {"shares": 1024, "quota": 50_000, "period": 100_000, "cpus": "0", "mems": "0"},
+        "pids": {"limit": 77},
+        "unified": {"memory.high": "100663296"},
+    });
+    let container = rt.start(&bundle(t).set("/linux/resources", resources).write()?)?;
+    let shown = show(
+        &unit(t),
+        "ActiveState,Slice,Delegate,MemoryMax,MemoryHigh,MemoryLow,MemorySwapMax,CPUQuotaPerSecUSec,AllowedCPUs,TasksMax,\
+         CPUAccounting,MemoryAccounting,IOAccounting,TasksAccounting",
+    )?;
+    for line in [
+        "ActiveState=active",
+        "Slice=system.slice",
+        "Delegate=yes",
+        "MemoryMax=134217728",
+        "MemoryHigh=100663296",
+        "MemoryLow=67108864",
+        "MemorySwapMax=0",
+        "CPUQuotaPerSecUSec=500ms",
+        "AllowedCPUs=0",
+        "TasksMax=77",
+        "CPUAccounting=yes",
+        "MemoryAccounting=yes",
+        "IOAccounting=yes",
+        "TasksAccounting=yes",
+    ] {
+        has(&shown, line)?;
+    }
+    let place = cgroup(&container)?;
+    ensure!(place == format!("/system.slice/{}", unit(t)), "{place}");
+    let dir = std::path::Path::new("/sys/fs/cgroup").join(place.trim_start_matches('/'));
+    ensure!(read(&dir, "memory.max")? == "134217728" && read(&dir, "pids.max")? == "77");
+    // Nobody but init and those that exec brings.
+    ensure!(read(&dir, "cgroup.procs")? == container.pid()?.to_string());
+    let out = container.exec(&[], &["/bin/workload", "cgroup"])?.ok()?.stdout;
+    has(&out, "0::/")?;
+    container.delete(&["--force"])
+}
+
+fn the_scope_is_in_its_slice(t: &T<'_>) -> Result<()> {
+    let Some(rt) = driver(t) else { return Ok(()) };
+    // As a kubelet names them; a prefix without dashes, which nest.
+    let slice = t.scope.prefix().replace('-', "");
+    let path = format!("{slice}-pod1.slice:{}:c", t.scope.prefix());
+    let container = rt.start(&t.workload(&["sleep"]).set("/linux/cgroupsPath", json!(path)).write()?)?;
+    let place = cgroup(&container)?;
+    ensure!(place == format!("/{slice}.slice/{slice}-pod1.slice/{}", unit(t)), "{place}");
+    container.delete(&["--force"])?;
+    run(Command::new("systemctl").args(["stop", &format!("{slice}.slice")]))?.ok()?;
+    Ok(())
+}
+
+fn annotations_are_properties(t: &T<'_>) -> Result<()> {
+    let Some(rt) = driver(t) else { return Ok(()) };
+    let annotations = json!({
+        "org.systemd.property.CollectMode": "'inactive-or-failed'",
+        "org.systemd.property.TimeoutStopUSec": "uint64 123000000",
+        "org.other.thing": "not for systemd",
+    });
+    let container = rt.start(&bundle(t).set("/annotations", annotations).write()?)?;
+    let shown = show(&unit(t), "CollectMode,TimeoutStopUSec")?;
+    has(&shown, "CollectMode=inactive-or-failed")?;
+    has(&shown, "TimeoutStopUSec=2min 3s")?;
+    container.delete(&["--force"])?;
+    let wrong = json!({"org.systemd.property.CollectMode": "no text"});
+    let refused = rt.run(&bundle(t).set("/annotations", wrong).write()?)?.err()?;
+    has(&refused.stderr, "CollectMode")
+}
+
+fn updates_are_kept(t: &T<'_>) -> Result<()> {
+    let Some(rt) = driver(t) else { return Ok(()) };
+    let container = rt.start(&bundle(t).write()?)?;
+    let mut command = rt.command();
+    command.args(["update", "--memory", "536870912", "--memory-swap", "536870912", "--pids-limit", "55"]);
+    run(command.args(["--cpu-quota", "30000", "--cpu-period", "100000", container.id()]))?.ok()?;
+    let shown = show(&unit(t), "MemoryMax,TasksMax,CPUQuotaPerSecUSec")?;
+    for line in ["MemoryMax=536870912", "TasksMax=55", "CPUQuotaPerSecUSec=300ms"] {
+        has(&shown, line)?;
+    }
+    let place = cgroup(&container)?;
+    let dir = std::path::Path::new("/sys/fs/cgroup").join(place.trim_start_matches('/'));
+    for round in ["after the update", "after systemd has written its idea again"] {
+        for (file, expected) in [("memory.max", "536870912"), ("pids.max", "55"), ("cpu.max", "30000 100000")]
+        {
+            let found = read(&dir, file)?;
+            ensure!(found == expected, "{file} {round}: {found}");
+        }
+        run(Command::new("systemctl").arg("daemon-reload"))?.ok()?;
+        run(Command::new("systemctl").args(["set-property", "--runtime", &unit(t), "CPUWeight=50"]))?.ok()?;
+    }
+    // The devices too.
+    container.exec(&[], &["/bin/workload", "stat", "/dev/null"])?.ok()?;
+    container.delete(&["--force"])
+}
+
+fn a_namesake_that_failed_is_no_obstacle(t: &T<'_>) -> Result<()> {
+    let Some(rt) = driver(t) else { return Ok(()) };
+    if t.differs(Kind::Crun, "crun 1.8 doesn't reset it") {
+        return Ok(());
+    }
+    let mut command = Command::new("systemd-run");
+    command.args(["--scope", "--quiet", "-p", "RuntimeMaxSec=100ms", "-p", "TimeoutStopSec=1", "--unit"]);
+    run(command.args([&unit(t), "sleep", "1000"]))?;
+    integration_support::wait_for("the scope to have failed", || {
+        show(&unit(t), "ActiveState").is_ok_and(|state| state.contains("failed"))
+    })?;
+    let container = rt.start(&bundle(t).write()?)?;
+    container.delete(&["--force"])
+}
+
+fn what_is_no_unit_is_refused(t: &T<'_>) -> Result<()> {
+    let Some(rt) = driver(t) else { return Ok(()) };
+    for path in ["/absolute/path", "too:few", "a--b.slice:p:n"] {
+        let refused =
+            rt.run(&t.workload(&["exit", "0"]).set("/linux/cgroupsPath", json!(path)).write()?)?.err()?;
+        ensure!(!refused.stderr.is_empty(), "{path}");
+        if t.rt.kind() == Kind::Corten {
+            has(&refused.stderr, path)?;
+        }
+    }
+    Ok(())
+}
+
+fn the_unit_goes_with_the_container(t: &T<'_>) -> Result<()> {
+    let Some(rt) = driver(t) else { return Ok(()) };
+    let container = rt.start(&bundle(t).write()?)?;
+    has(&show(&unit(t), "LoadState")?, "LoadState=loaded")?;
+    container.kill("KILL")?;
+    container.wait_status("stopped")?;
+    container.delete(&[])?;
+    has(&show(&unit(t), "LoadState")?, "LoadState=not-found")
+}
+
+fn a_create_that_fails_leaves_no_unit(t: &T<'_>) -> Result<()> {
+    let Some(rt) = driver(t) else { return Ok(()) };
+    let refused = rt.run(&bundle(t).set("/process/args/0", json!("/no/such/program")).write()?)?.err()?;
+    has(&refused.stderr, "/no/such/program")?;
+    integration_support::wait_for("the unit to be gone", || {
+        show(&unit(t), "LoadState").is_ok_and(|state| lacks(&state, "LoadState=loaded").is_ok())
+    })
+}
