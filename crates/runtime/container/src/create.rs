@@ -160,9 +160,7 @@ impl Runtime {
         let killer = child.pidfd.try_clone().doing(|| "duplicate a pidfd".to_owned())?;
         let pid = child.pid;
         undo.push("kill init", move || crate::spawn::parent::kill(pid, &killer));
-        if let Some(placeholder) = placeholder {
-            placeholder.hand_over(&cgroup, &child)?;
-        }
+        placeholder.map_or(Ok(()), |placeholder| placeholder.hand_over(&cgroup, &child))?;
         Failpoint::CreateCloned.pass()?;
         drop(creation.sources);
         let shared_mounts = provide(&child, &plan, groups.as_ref(), joined_net, undo)?;

@@ -115,11 +115,10 @@ impl Runtime {
             let home = home.clone();
             move || home.remove()
         });
-        let linux = bundle.spec.linux().as_ref();
-        let place = cgroup::place(self, linux, id)?;
-        home.note_cgroup(&place)?;
-        let resources = linux.and_then(|linux| linux.resources().clone()).unwrap_or_default();
-        let cgroup = Cgroup::create(&place, &resources).cgroup("create", &place)?;
+        let place = cgroup::place(self, &bundle.spec, id)?;
+        home.note_cgroup(place.path())?;
+        // Kept until criu, and so the restored init, is in the cgroup.
+        let (cgroup, _placeholder) = place.make(self, &bundle.spec)?;
         undo.push("remove the cgroup", {
             let cgroup = cgroup.clone();
             move || cgroup::destroy(&cgroup)

@@ -35,14 +35,25 @@ pub(crate) fn prepare(plan: &RootfsPlan, own: bool) -> Result<OwnedFd> {
     };
     mount::set_propagation(c"/", propagation, recursive)
         .doing(|| format!("make the propagation of all mounts {propagation:?}"))?;
-    // pivot_root wants the mount that the rootfs is on not to be shared: then it gets one more below it, private.
     if propagation == Propagation::Shared {
-        let below = attach(plan)?;
-        let change = Change { propagation: Some(Propagation::Private), ..Change::default() };
-        mount::set_attributes(below.as_fd(), false, &change)
-            .doing(|| format!("make {} private", show(plan)))?;
+        make_parent_private(plan)?;
     }
     attach(plan)
+}
+
+/// The mount that the rootfs is on must not be shared: pivot_root wants it so, and the host would get the rootfs mounted
+/// once more, for good.
+fn make_parent_private(plan: &RootfsPlan) -> Result<()> {
+    let doing = || format!("make the mount below {} private", show(plan));
+    for place in plan.path.ancestors() {
+        let path = CString::new(place.as_os_str().as_bytes()).map_err(std::io::Error::from).doing(doing)?;
+        match mount::set_propagation(&path, Propagation::Private, false) {
+            // It isn't where something is mounted: further up.
+            Err(e) if e.raw_os_error() == Some(nix::libc::EINVAL) => {}
+            other => return other.doing(doing),
+        }
+    }
+    Ok(())
 }
 
 fn attach(plan: &RootfsPlan) -> Result<OwnedFd> {
