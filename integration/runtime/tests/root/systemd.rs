@@ -1,9 +1,10 @@
 //! Cgroups made by systemd.
 
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use integration_support::{Bundle, Container, Kind, Runtime, run};
+use integration_support::{Bundle, Container, Kind, Runtime, run, run_with_deadline};
 use serde_json::json;
 
 use super::cgroups::{read, unified};
@@ -138,7 +139,9 @@ fn updates_are_kept(t: &T<'_>) -> Result<()> {
             let found = read(&dir, file)?;
             ensure!(found == expected, "{file} {round}: {found}");
         }
-        run(Command::new("systemctl").arg("daemon-reload"))?.ok()?;
+        // Minutes, on a busy machine that emulates another.
+        let mut reload = Command::new("systemctl");
+        run_with_deadline(reload.arg("daemon-reload"), Duration::from_secs(240), b"")?.ok()?;
         run(Command::new("systemctl").args(["set-property", "--runtime", &unit(t), "CPUWeight=50"]))?.ok()?;
     }
     // The devices too.
