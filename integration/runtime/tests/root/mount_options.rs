@@ -33,17 +33,6 @@ fn with_source(t: &T<'_>, body: impl FnOnce(&Path) -> Result<()>) -> Result<()> 
     outcome
 }
 
-/// True, and a skip, where the kernel can't map the ids of a tmpfs: before Linux 6.3.
-fn tmpfs_without_ids() -> Result<bool> {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
-    let mut numbers = release.split(['.', '-']).map(|number| number.parse().unwrap_or(0));
-    let (major, minor): (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if (major, minor) < (6, 3) {
-        integration_support::skip("this kernel can't map the ids of a tmpfs");
-    }
-    Ok((major, minor) < (6, 3))
-}
-
 fn options_of_a_bind_mount(t: &T<'_>) -> Result<()> {
     with_source(t, |source| {
         let source = source.to_string_lossy();
