@@ -259,6 +259,9 @@ conf_dir = "{dir}/cni"
 default_runtime_name = "corten-shim"
 [{cri}.containerd.runtimes.corten-shim]
 runtime_type = "io.containerd.corten.v2"
+[{cri}.containerd.runtimes.corten-pod]
+runtime_type = "io.containerd.corten.v2"
+sandboxer = "shim"
 [{cri}.containerd.runtimes.corten]
 runtime_type = "io.containerd.runc.v2"
 [{cri}.containerd.runtimes.corten.options]

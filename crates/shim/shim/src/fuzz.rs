@@ -14,8 +14,15 @@ pub fn proc_files(bytes: &[u8]) {
     Cgroup::parse(&text, true);
 }
 
-/// Strings for stdio, and a bundle's config.json as far as it matters here.
+/// Strings for stdio, what a shim is started with, options, and a bundle's config.json as far as it matters here.
 pub fn requests(bytes: &[u8]) {
+    let args = ["-namespace", "n", "-id", "i", "start"].into_iter().map(Into::into);
+    if let Ok(args) = crate::Args::parse(args) {
+        crate::bootstrap::understand(args, bytes, None);
+    }
+    let any = prost_types::Any { type_url: "containerd.runc.v1.Options".to_owned(), value: bytes.to_vec() };
+    let _ = crate::options::decode(Some(&any)); // most bytes are none
+    let _ = crate::options::toml(&String::from_utf8_lossy(bytes)); // as above
     parse_stdio(&String::from_utf8_lossy(bytes));
     if let Ok(config) = serde_json::from_slice::<Config>(bytes) {
         config.group();

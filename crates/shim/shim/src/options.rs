@@ -37,7 +37,7 @@ fn generic(options: Generic) -> Result<Options, Status> {
 }
 
 /// A flat table of strings, numbers and booleans is all that there is: lines `Key = value`.
-fn toml(text: &str) -> Result<Options, Status> {
+pub(crate) fn toml(text: &str) -> Result<Options, Status> {
     let mut options = Options::default();
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let wrong = |why: &str| error::invalid(format!("the runtime's options: {line:?}: {why}"));

@@ -19,6 +19,12 @@ fn a_pod_by_our_shim_newest() -> Result<()> {
     Containerd::test(Flavour::Given, "cri-newest", |containerd| a_pod(containerd, "corten-shim"))
 }
 
+/// By the Sandbox API: the shim makes the pod, without a pause process.
+#[test]
+fn a_pod_by_our_shims_sandbox_newest() -> Result<()> {
+    Containerd::test(Flavour::Given, "cri-sandbox", |containerd| a_pod(containerd, "corten-pod"))
+}
+
 /// Two containers in one pod: they share its network and host name, each has its own log, limits and end.
 fn a_pod(containerd: &mut Containerd<'_>, handler: &str) -> Result<()> {
     let image = push_busybox(&containerd.registry)?;

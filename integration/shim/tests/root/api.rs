@@ -17,11 +17,13 @@ use integration_support::Bundle;
 
 crate::each_runtime_under_containerd!(
     a_failed_checkpoint_is_told_and_the_container_goes_on,
+    a_failed_restore_is_told_and_leaves_nothing,
     execs_have_states_of_their_own,
     a_second_container_of_the_same_name_is_refused,
     figures_are_typed,
 );
 crate::with_containerd!(
+    pipes_belong_to_whom_the_options_say,
     options_of_a_wrong_type_are_refused,
     options_as_cri_gives_them_for_an_unknown_type,
     what_is_not_json_is_refused,
@@ -64,6 +66,45 @@ async fn a_failed_checkpoint_is_told_and_the_container_goes_on(containerd: &Cont
     exec(&client, &id, "e", "exit 0").await?;
     ensure!(wait(&client, &id, "e").await? == 0, "the container is stuck");
     ensure!(!containerd.events().contains(&"checkpointed".to_owned()));
+    Ok(())
+}
+
+async fn a_failed_restore_is_told_and_leaves_nothing(containerd: &Containerd<'_>) -> Result<()> {
+    use corten_task_api::proto::containerd::v1::types::Status as S;
+    let (id, dir) = containerd.bundle(Bundle::sh(containerd.scope, "c", "true"))?;
+    let client = containerd.start(&id, &dir, Protocol::Protobuf).await?;
+    let mut request = containerd.request(&id, &dir);
+    request.checkpoint = containerd.scope.path("no-images").to_string_lossy().into_owned();
+    // It is start that restores: until then there is no process.
+    ensure!(task::<api::CreateTaskResponse>(&client, "Create", &request).await?.pid == 0);
+    ensure!(state(&client, &id, "").await?.status == S::Created as i32);
+    refused(task::<()>(&client, "Kill", &kill_request(&id, "", 9)).await, Code::FailedPrecondition, &id)?;
+    let error = start(&client, &id, "").await.err();
+    ensure!(error.as_ref().is_some_and(|e| e.message.contains("restore")), "{error:?}");
+    delete(&client, &id, "").await?;
+    refused(state(&client, &id, "").await, Code::NotFound, &id)?;
+    containerd.event("delete").await?;
+    ensure!(containerd.events() == ["create", "delete"], "{:?}", containerd.events());
+    Ok(())
+}
+
+async fn pipes_belong_to_whom_the_options_say(containerd: &Containerd<'_>) -> Result<()> {
+    let log = containerd.scope.path("log");
+    let script = "stat -L -c %u:%g /proc/self/fd/1 /proc/self/fd/2";
+    let (id, dir) = containerd.bundle(Bundle::sh(containerd.scope, "c", script))?;
+    let client = containerd.start(&id, &dir, Protocol::Protobuf).await?;
+    let mut request = containerd.request(&id, &dir);
+    let mut options = Options::decode(request.options.context("no options")?.value.as_slice())?;
+    (options.io_uid, options.io_gid) = (1234, 5678);
+    request.options = Some(any("containerd.runc.v1.Options", &options));
+    request.stdout = format!("cri://{}", log.display());
+    request.stderr = request.stdout.clone();
+    task::<api::CreateTaskResponse>(&client, "Create", &request).await?;
+    start(&client, &id, "").await?;
+    ensure!(wait(&client, &id, "").await? == 0);
+    let seen: Vec<_> = integration_shim::parse_log(&log)?.into_iter().map(|(.., text)| text).collect();
+    // The runtime makes the container's user the owner, and leaves the group alone.
+    ensure!(seen.len() == 2 && seen.iter().all(|s| s.ends_with(":5678")), "{seen:?}");
     Ok(())
 }
 

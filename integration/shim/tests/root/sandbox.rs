@@ -144,6 +144,12 @@ async fn containers_run_in_a_sandbox(containerd: &Containerd<'_>) -> Result<()> 
     let got = status(&client, &id).await?;
     ensure!((got.pid, got.state.as_str()) == (pid, "SANDBOX_READY") && got.created_at.is_some(), "{got:?}");
     ensure!(got.info["netNamespace"] == format!("/proc/{pid}/ns/net"), "{:?}", got.info);
+    let info: serde_json::Value = serde_json::from_str(&got.info["info"])?;
+    let network = info["runtimeSpec"]["linux"]["namespaces"]
+        .as_array()
+        .and_then(|all| all.iter().find(|n| n["type"] == "network"))
+        .context("no network namespace is told")?;
+    ensure!(network["path"] == format!("/proc/{pid}/ns/net"), "{info}");
     for kind in ["net", "ipc", "uts"] {
         ensure!(namespace(pid, kind)? != namespace("self", kind)?, "{kind} is the host's");
     }

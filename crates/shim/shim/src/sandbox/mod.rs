@@ -67,6 +67,35 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// The pod as runtime-spec would describe it, for who asks containerd: namespaces with their paths, above all.
+    pub(crate) fn spec(&self, pid: u32) -> serde_json::Value {
+        let path = |file: &str| format!("/proc/{pid}/ns/{file}");
+        let network = match &self.net {
+            Net::Host => None,
+            Net::Given(path) => Some(path.to_string_lossy().into_owned()),
+            Net::New => Some(path("net")),
+        };
+        let namespaces = [
+            ("network", network),
+            ("uts", (self.net != Net::Host).then(|| path("uts"))),
+            ("ipc", self.ipc.then(|| path("ipc"))),
+            ("pid", self.pid.then(|| path("pid"))),
+            ("user", self.user.is_some().then(|| path("user"))),
+        ];
+        let namespaces: Vec<_> = namespaces
+            .into_iter()
+            .filter_map(|(kind, path)| Some(serde_json::json!({"type": kind, "path": path?})))
+            .collect();
+        let sysctl: std::collections::BTreeMap<_, _> = self.sysctls.iter().cloned().collect();
+        serde_json::json!({
+            "ociVersion": "1.2.0",
+            "hostname": self.hostname,
+            "linux": {"cgroupsPath": self.cgroup_parent, "namespaces": namespaces, "sysctl": sysctl},
+        })
+    }
+}
+
 fn config(request: &CreateSandboxRequest) -> Result<PodSandboxConfig, Status> {
     let Some(any) = request.options.as_ref().filter(|any| !any.type_url.is_empty()) else {
         return Ok(PodSandboxConfig::default());

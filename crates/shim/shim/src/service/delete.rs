@@ -79,7 +79,9 @@ async fn delete_container(task: &Task) -> Result<(), Status> {
             return Err(error::precondition(what));
         }
     }
-    match task.runtime.delete(&task.id, false).await {
+    // Where a restore has failed there may be something, or nothing.
+    let force = task.init.phase().pid() == 0;
+    match task.runtime.delete(&task.id, force).await {
         Err(error) if error.kind() == Kind::NotFound => {}
         Err(error) => return Err(error::runtime(&error)),
         Ok(()) => {}

@@ -8,6 +8,7 @@ use corten_task_api::proto::containerd::runtime::sandbox::v1 as api;
 use corten_task_api::proto::containerd::types::{Metric, Platform};
 use corten_task_api::time::{now_ns, to_timestamp};
 use corten_task_api::ttrpc::{Call, Code, Status, respond};
+use prost_types::Any;
 
 use super::{check_id, delete};
 use crate::cgroup::Cgroup;
@@ -16,6 +17,8 @@ use crate::error;
 use crate::sandbox::{Holder, Plan, Sandbox, Stage};
 use crate::task::{Phase, Task};
 
+/// What runtime-spec's Spec is as a typeurl.
+const SPEC: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
 const SIGTERM: u32 = 15;
 const SIGKILL: u32 = 9;
 /// How long the killed may take to go.
@@ -85,7 +88,8 @@ async fn start(
     }
     drop(hold);
     sandbox.set(Stage::Running(holder));
-    Ok(api::StartSandboxResponse { pid, created_at: to_timestamp(created_at), spec: None })
+    let spec = Any { type_url: SPEC.to_owned(), value: sandbox.plan.spec(pid).to_string().into_bytes() };
+    Ok(api::StartSandboxResponse { pid, created_at: to_timestamp(created_at), spec: Some(spec) })
 }
 
 fn platform(shim: &Shim, request: &api::PlatformRequest) -> Result<api::PlatformResponse, Status> {
@@ -179,6 +183,9 @@ fn status(shim: &Shim, request: &api::SandboxStatusRequest) -> Result<api::Sandb
             info.insert(format!("{kind}Namespace"), format!("/proc/{pid}/ns/{kind}"));
         }
         info.insert("shimPid".to_owned(), std::process::id().to_string());
+        // Where `crictl inspectp` has it with a pause process.
+        let known = serde_json::json!({"pid": pid, "runtimeSpec": sandbox.plan.spec(pid)});
+        info.insert("info".to_owned(), known.to_string());
     }
     let state = if pid == 0 { "SANDBOX_NOTREADY" } else { "SANDBOX_READY" };
     Ok(api::SandboxStatusResponse {
