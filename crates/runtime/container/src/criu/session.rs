@@ -51,7 +51,12 @@ impl Session {
         for fd in inherited.iter().chain([&theirs]) {
             fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty())).doing(doing)?;
         }
-        match Command::new("criu").arg("swrk").arg(theirs.as_raw_fd().to_string()).spawn() {
+        let spawned = Command::new("criu").arg("swrk").arg(theirs.as_raw_fd().to_string()).spawn();
+        // Hooks, which may be run while it works, are not to have them.
+        for fd in inherited {
+            fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).doing(doing)?;
+        }
+        match spawned {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Err(Error::Criu {
                 operation: "start criu".to_owned(),
                 reason: "there is no criu in $PATH: install it to checkpoint and restore".to_owned(),
