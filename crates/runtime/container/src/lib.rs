@@ -5,6 +5,8 @@
 //! [`Runtime::run`] or [`Runtime::exec`] is cloned and the clone goes on running Rust code until it becomes
 //! the container's program; [`Runtime::restore`] changes namespaces. **Don't call these four from a process with more
 //! than one thread.**
+//! With root's privileges create, run and exec also make the calling process undumpable (prctl(2), PR_SET_DUMPABLE)
+//! and leave it so: a clone that a container can see must not be looked into for a moment either.
 //!
 //! The story of a container in this crate:
 //!
