@@ -314,3 +314,47 @@ fn namespaces_of_another_container_are_joined() -> Result<()> {
         nobody.call(&["delete", "--force", &id])?.ok().map(drop)
     })
 }
+/// Where only cgroup v2 is mounted, as in a mount namespace of the test's, and nobody has been given a cgroup, it's used.
+#[test]
+fn a_delegated_cgroup_is_used() -> Result<()> {
+    crate::on(Kind::Corten, "delegated", |t| {
+        let Some(nobody) = Rootless::new(t, "cat /proc/self/cgroup; sleep 100000")? else { return Ok(()) };
+        nobody.edit(|config| {
+            // In the host's one can see where it is.
+            if let Some(list) = config["linux"]["namespaces"].as_array_mut() {
+                list.retain(|n| n["type"] != "cgroup");
+            }
+        })?;
+        let parent = t.scope.cgroup_parent();
+        let log = t.scope.path("log");
+        fs::write(&log, "")?;
+        let script = format!(
+            "set -e; mount -t cgroup2 none /sys/fs/cgroup; cd /sys/fs/cgroup{parent}; mkdir given given/caller
+             chown 65534 given given/cgroup.procs given/caller given/caller/cgroup.procs
+             echo $$ > given/caller/cgroup.procs
+             root=$1 bundle=$2 id=$3 log=$4 binary=$0
+             as_nobody() {{ setpriv --reuid 65534 --regid 65534 --clear-groups $binary --root $root \"$@\"; }}
+             as_nobody run --detach --bundle $bundle $id > $log
+             as_nobody ps $id | grep -c sleep
+             as_nobody pause $id; cat given/$id/cgroup.freeze; as_nobody resume $id
+             as_nobody exec $id cat /proc/self/cgroup
+             as_nobody delete --force $id
+             ls -d given/*/; cat $log
+             echo $$ > /sys/fs/cgroup/cgroup.procs; rmdir given/caller given"
+        );
+        let setup = Path::new("/sys/fs/cgroup/unified");
+        let root = if setup.is_dir() { setup } else { Path::new("/sys/fs/cgroup") };
+        fs::create_dir_all(root.join(parent.trim_start_matches('/')))?;
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c", &script]).arg(&nobody.binary);
+        command.arg(&nobody.root).arg(nobody.bundle.dir()).arg(nobody.bundle.id()).arg(&log);
+        let finished = run(&mut command)?.ok()?;
+        let place = format!("{parent}/given/{}", nobody.bundle.id());
+        let expected = format!("1\n1\n0::{place}\ngiven/caller/\n0::{place}\n");
+        let v2: Vec<_> =
+            finished.stdout.lines().filter(|l| !l.contains(':') || l.starts_with("0::")).collect();
+        ensure!(v2.join("\n") + "\n" == expected, "{finished:?}");
+        ensure!(finished.stderr.is_empty(), "{finished:?}");
+        Ok(())
+    })
+}
