@@ -15,6 +15,8 @@ const STATIC: [(&str, &str); 3] = [
     ("corten-shim", "containerd-shim-corten-v2"),
     ("integration-workload", "workload"),
 ];
+/// The linker script that `hot` writes.
+pub(crate) const HOT: &str = "crates/runtime/cli/hot.ld";
 const DYNAMIC: [(&str, &str); 2] = [("corten-daemon", "cortend"), ("corten-ctl", "cortenctl")];
 
 /// What has failpoints (crates/kernel/state/src/failpoint.rs).
@@ -32,6 +34,7 @@ pub(crate) fn build() -> Result<PathBuf> {
     std::fs::create_dir_all(&bin).with_context(|| format!("can't create {}", bin.display()))?;
     for (_, name) in STATIC {
         install(&target_dir.join(&target).join("static").join(name), &bin.join(name))?;
+        strip(&bin.join(name))?;
     }
     for (_, name) in DYNAMIC {
         install(&target_dir.join("release").join(name), &bin.join(name))?;
@@ -55,10 +58,34 @@ pub(crate) fn failpoints() -> Result<()> {
     Ok(())
 }
 
-/// The flags are the target's, not RUSTFLAGS, and --target is given: build scripts and proc macros stay dynamic.
+/// Static at a fixed address, so that nothing has to be relocated at start-up: docs/decisions/0010-start-up.md. The flags are
+/// the target's, not RUSTFLAGS, and --target is given: build scripts and proc macros stay dynamic.
 fn linked_statically<'a>(command: &'a mut Command, target: &str) -> &'a mut Command {
-    let flags = format!("CARGO_TARGET_{}_RUSTFLAGS", target.to_uppercase().replace('-', "_"));
-    command.env(flags, "-C target-feature=+crt-static")
+    let variable = format!("CARGO_TARGET_{}_RUSTFLAGS", target.to_uppercase().replace('-', "_"));
+    let mut flags =
+        "-C target-feature=+crt-static -C relocation-model=static -C symbol-mangling-version=v0".to_owned();
+    if target.starts_with("x86_64") {
+        // The toolchain's own linker there, whatever else is configured: it knows what the script asks for.
+        flags += " -C link-arg=-fuse-ld=lld";
+        command.env("CORTEN_LINK_SCRIPT", root().join(HOT));
+    }
+    command.env(variable, flags)
+}
+
+/// Builds `corten` alone (and what rootfs are made of); returns where it is, with the names of its functions.
+pub(crate) fn corten_unstripped() -> Result<PathBuf> {
+    let target = host()?;
+    let mut command = cargo(&["build", "--profile", "static", "--target", &target]);
+    run(linked_statically(&mut command, &target).args(packages(&[STATIC[0], STATIC[2]])))?;
+    let (built, bin) = (target_dir().join(target).join("static"), target_dir().join("bin"));
+    std::fs::create_dir_all(&bin).with_context(|| format!("can't create {}", bin.display()))?;
+    install(&built.join("workload"), &bin.join("workload"))?;
+    Ok(built.join("corten"))
+}
+
+/// Takes the names away, which `static` keeps for `hot` and for debuggers.
+fn strip(binary: &Path) -> Result<()> {
+    run(Command::new("strip").arg(binary))
 }
 
 fn packages(list: &[(&'static str, &'static str)]) -> Vec<&'static str> {

@@ -9,7 +9,7 @@ mod check;
 #[cfg(feature = "codegen")]
 mod codegen;
 mod fuzz;
-mod idle;
+mod hot;
 mod layers;
 mod quickstart;
 mod run;
@@ -31,7 +31,10 @@ cargo xtask COMMAND
   build                release binaries into target/bin
   fuzz TARGET [SECONDS]  libFuzzer on a target of integration/fuzz
   build failpoints     runtime and shim for tests that kill them at each step, into target/bin/failpoints
-  bench [ROUNDS [RUNS]]  corten beside runc and crun, as ratios; memory of an idle pod (root)
+  bench [ROUNDS [RUNS]]  corten beside runc, crun and the floor program, as ratios; memory of an idle pod (root)
+  bench shim [PODS [ROUNDS [EXECS]]]
+                       the shim: memory of idle pods, execs beside containerd's shim, whether it grows (root)
+  hot                  which functions `corten` executes, for the linker: writes crates/runtime/cli/hot.ld (root)
   man [DIR]            corten's man pages, into target/man
   completions [DIR]    corten's completions for bash, zsh and fish, into target/completions
   codegen [--check]    Rust from proto/ (with `cargo run -p xtask --features codegen --`)
@@ -41,11 +44,13 @@ fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args.as_slice() {
+        ["bench", "shim", options @ ..] => bench::bench_shim(options),
         ["bench", options @ ..] => bench::bench(options),
         ["build"] => build::build().map(drop),
         ["build", "failpoints"] => build::failpoints(),
         ["fuzz", target] => fuzz::fuzz(target, None),
         ["fuzz", target, seconds] => fuzz::fuzz(target, Some(seconds)),
+        ["hot"] => hot::write(),
         ["check"] | ["test", "check"] => check::check(),
         ["quickstart"] => quickstart::quickstart(),
         ["layers"] => layers::check(),

@@ -28,7 +28,11 @@ pub(crate) const INTEROP: [&str; 7] =
     ["containerd", "podman", "docker.io", "runc", "criu", "docker-registry", "busybox-static"];
 
 /// What the benchmarks need.
-pub(crate) const BENCH: [&str; 4] = ["runc", "crun", "busybox-static", "time"];
+pub(crate) const BENCH: [&str; 7] =
+    ["runc", "crun", "busybox-static", "time", "gcc", "python3", "libseccomp-dev"];
+
+/// What the benchmark of the shim needs: the peers' shim is in containerd's package.
+pub(crate) const BENCH_SHIM: [&str; 4] = ["containerd", "runc", "crun", "busybox-static"];
 
 /// Installs the packages that are missing, after saying which.
 pub(crate) fn install(packages: &[&str]) -> Result<()> {

@@ -6,6 +6,8 @@
 
 pub mod bpf;
 pub mod capability;
+#[cfg(target_arch = "x86_64")]
+mod early;
 pub mod exec;
 pub mod fds;
 pub mod keyring;

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, OpenOptions},
-    io::{self, Write as _},
+    io::{self, Read as _, Write as _},
     path::Path,
 };
 
@@ -31,12 +31,31 @@ pub(crate) fn try_write(path: &Path, value: &str) -> io::Result<()> {
 
 /// Reads a whole file, as text.
 pub(crate) fn read(path: &Path) -> Result<String> {
-    fs::read_to_string(path).map_err(Error::io("read", path))
+    read_all(path).map_err(Error::io("read", path))
+}
+
+/// Most of these files are a line: what comes in one go and leaves so much room is all there is. (The kernel ends a read early
+/// only where the next line of its own doesn't fit.)
+fn read_all(path: &Path) -> io::Result<String> {
+    const ROOM: usize = 1024;
+    let mut file = fs::File::open(path)?;
+    let mut text = vec![0; ROOM];
+    let read = loop {
+        match file.read(&mut text) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => break other?,
+        }
+    };
+    text.truncate(read);
+    if read > ROOM / 2 {
+        file.read_to_end(&mut text)?;
+    }
+    String::from_utf8(text).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 /// Reads a whole file; `None` if there is no such file or the cgroup is gone.
 pub(crate) fn read_if_there(path: &Path) -> Result<Option<String>> {
-    match fs::read_to_string(path) {
+    match read_all(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if is_gone(&error) => Ok(None),
         Err(error) => Err(Error::io("read", path)(error)),

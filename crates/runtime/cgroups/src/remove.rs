@@ -13,6 +13,17 @@ use crate::{Cgroup, Error, Result, file, kill::children};
 const DEADLINE: Duration = Duration::from_secs(10);
 
 impl Cgroup {
+    /// Removes the cgroup in every hierarchy if there's nothing in it: no process, no cgroup. Whether it is gone; if it
+    /// isn't, nothing has changed where processes are counted.
+    ///
+    /// That's one system call a hierarchy, for what is most often the case.
+    #[must_use]
+    pub fn remove_if_empty(&self) -> bool {
+        let gone = |path: &Path| fs::remove_dir(path).map_or_else(|error| file::is_gone(&error), |()| true);
+        let members = self.members();
+        gone(members) && self.dirs.iter().filter(|dir| dir.path != members).all(|dir| gone(&dir.path))
+    }
+
     /// Removes the cgroup and all below it, in every hierarchy, waiting for killed processes to leave. Parents
     /// stay. What is gone already is no error; a hierarchy that fails doesn't keep the others from being cleared.
     ///

@@ -175,6 +175,9 @@ pub(crate) fn owner(spec: &Spec, plan: &Plan) -> Option<u32> {
 
 /// Kills what is in it, and removes it.
 pub(crate) fn destroy(cgroup: &Cgroup) -> Result<()> {
+    if cgroup.remove_if_empty() {
+        return Ok(());
+    }
     if cgroup.pids().is_ok_and(|pids| !pids.is_empty()) {
         cgroup.kill().cgroup("kill the processes of", cgroup.path())?;
     }

@@ -68,7 +68,7 @@ const ROOTED: u8 = 10;
 const HOOKS: [&str; 2] = ["createContainer", "startContainer"];
 
 /// Longer messages are cut.
-const MAX: usize = 16 << 10;
+const MAX: usize = 4 << 10;
 
 /// Two connected ends.
 pub(crate) fn pair() -> Result<(Channel, Channel)> {

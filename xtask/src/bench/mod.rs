@@ -4,7 +4,7 @@
 //! medians and user+sys drift least. Never quote a single absolute time.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,15 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{UsageWho, getrusage};
 
+mod floor;
+mod idle;
+mod shim;
+mod targets;
+
 use crate::{build, setup};
+use floor::Floor;
+pub(crate) use shim::bench as bench_shim;
+use targets::Figure;
 
 /// The operations, in the order in which they are measured and printed.
 const OPERATIONS: [&str; 6] = ["run", "create", "start", "exec", "state", "delete"];
@@ -39,18 +47,33 @@ pub(crate) fn bench(options: &[&str]) -> Result<()> {
     let effort = Effort { rounds: number(0, 4)?, runs: number(1, 10)? };
     let scope = Scope::new("bench")?;
     hide_controllers(&scope)?;
-    let mut subjects = vec![Subject::new("corten", bin.join("corten"), &scope)?];
+    let files = files(&scope)?;
+    let mut subjects = vec![Subject::new("corten", bin.join("corten"), &scope, &files)?];
     for kind in [Kind::Crun, Kind::Runc] {
         match kind.find() {
-            Some(binary) => subjects.push(Subject::new(kind.name(), binary, &scope)?),
+            Some(binary) => subjects.push(Subject::new(kind.name(), binary, &scope, &files)?),
             None => println!("{} isn't installed: left out", kind.name()),
         }
     }
-    let samples = measure(&subjects, &effort)?;
+    let first = subjects.first().context("nothing to measure")?;
+    let floor = match Floor::new(&scope, &first.short, &files) {
+        Ok(floor) => Some(floor),
+        Err(error) => {
+            println!("the floor program is left out: {error:#}");
+            None
+        }
+    };
+    let samples = measure(&subjects, floor.as_ref(), &effort)?;
     print(&subjects, &samples);
-    memory(&subjects)?;
+    let peak = memory(&subjects)?;
+    verdicts(&samples);
+    if let Some(peak) = peak {
+        targets::peak(peak);
+    }
+    targets::size(std::fs::metadata(bin.join("corten"))?.len());
+    drop(floor);
     scope.finish()?;
-    crate::idle::print().context("can't measure the memory of idle pods")
+    idle::print().context("can't measure the memory of idle pods")
 }
 
 /// crun refuses a hybrid cgroup layout whose v2 half shows controllers, so all of them run where there are none to see.
@@ -67,6 +90,33 @@ fn hide_controllers(scope: &Scope) -> Result<()> {
     mount(Some(&empty), controllers, none, MsFlags::MS_BIND, none).context("can't hide the v2 controllers")
 }
 
+/// The files that Kubernetes mounts into every container.
+const FILES: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
+
+fn files(scope: &Scope) -> Result<PathBuf> {
+    let dir = scope.make_dir("files")?;
+    for name in FILES {
+        std::fs::write(dir.join(name), "127.0.0.1 localhost\n")?;
+    }
+    Ok(dir)
+}
+
+/// A bundle as Kubernetes makes them, whose mount points are there already: the floor program makes none.
+fn bundle(scope: &Scope, name: &str, args: &[&str], files: &Path) -> Result<Bundle> {
+    let mut bundle = Bundle::busybox(scope, name, args);
+    for file in FILES {
+        let source = files.join(file);
+        let source = source.to_str().context("a path that isn't UTF-8")?;
+        bundle = bundle.mount("bind", source, &format!("/etc/{file}"), &["rbind", "rprivate", "rw"]);
+    }
+    let bundle = bundle.write()?;
+    std::fs::create_dir_all(bundle.rootfs().join("etc"))?;
+    for file in FILES {
+        std::fs::write(bundle.rootfs().join("etc").join(file), "")?;
+    }
+    Ok(bundle)
+}
+
 /// A runtime to measure, with a bundle that exits at once and one that stays.
 struct Subject {
     name: &'static str,
@@ -77,9 +127,9 @@ struct Subject {
 }
 
 impl Subject {
-    fn new(name: &'static str, binary: PathBuf, scope: &Scope) -> Result<Self> {
-        let short = Bundle::busybox(scope, &format!("{name}-true"), &["/bin/true"]).write()?;
-        let long = Bundle::busybox(scope, &format!("{name}-sleep"), &["/bin/sleep", "100000"]).write()?;
+    fn new(name: &'static str, binary: PathBuf, scope: &Scope, files: &Path) -> Result<Self> {
+        let short = bundle(scope, &format!("{name}-true"), &["/bin/true"], files)?;
+        let long = bundle(scope, &format!("{name}-sleep"), &["/bin/sleep", "100000"], files)?;
         Ok(Self { name, binary, root: scope.make_dir(&format!("{name}-root"))?, short, long })
     }
 
@@ -169,9 +219,12 @@ fn children_cpu() -> Result<Duration> {
     Ok(Duration::from_micros(micros(usage.user_time()) + micros(usage.system_time())))
 }
 
+/// The floor program's name in the table.
+const FLOOR: &str = "floor";
+
 type Samples = BTreeMap<(&'static str, &'static str), Vec<Sample>>;
 
-fn measure(subjects: &[Subject], effort: &Effort) -> Result<Samples> {
+fn measure(subjects: &[Subject], floor: Option<&Floor>, effort: &Effort) -> Result<Samples> {
     let mut samples = Samples::new();
     for round in 0..effort.rounds {
         for operation in OPERATIONS {
@@ -183,6 +236,13 @@ fn measure(subjects: &[Subject], effort: &Effort) -> Result<Samples> {
                 let of_this = samples.entry((operation, subject.name)).or_default();
                 series(subject, operation, effort.runs, of_this)
                     .with_context(|| format!("{operation} with {}", subject.name))?;
+            }
+            if let (Some(floor), "run") = (floor, operation) {
+                let of_this = samples.entry((operation, FLOOR)).or_default();
+                timed(floor.command())?; // the first one warms the caches
+                for _ in 0..effort.runs {
+                    of_this.push(timed(floor.command())?);
+                }
             }
         }
         eprintln!("round {} of {} done", round + 1, effort.rounds);
@@ -214,21 +274,33 @@ fn print(subjects: &[Subject], samples: &Samples) {
     println!("|---|---|---|---|---|---|---|---|");
     for operation in OPERATIONS {
         let own = samples.get(&(operation, "corten")).map(|own| Summary::of(own));
-        for subject in subjects {
-            let Some(of_this) = samples.get(&(operation, subject.name)) else { continue };
+        for name in subjects.iter().map(|subject| subject.name).chain([FLOOR]) {
+            let Some(of_this) = samples.get(&(operation, name)) else { continue };
             let s = Summary::of(of_this);
-            let ratio = own.as_ref().filter(|_| subject.name != "corten").map_or_else(String::new, |own| {
+            let ratio = own.as_ref().filter(|_| name != "corten").map_or_else(String::new, |own| {
                 format!("{:.2} × (CPU {:.2} ×)", own.median / s.median, own.cpu / s.cpu)
             });
             println!(
-                "| {operation} | {} | {} | {:.2} | {:.2} | {:.2} | {:.2} | {ratio} |",
-                subject.name,
+                "| {operation} | {name} | {} | {:.2} | {:.2} | {:.2} | {:.2} | {ratio} |",
                 of_this.len(),
                 s.median,
                 s.min,
                 s.p90,
                 s.cpu
             );
+        }
+    }
+}
+
+fn verdicts(samples: &Samples) {
+    for operation in OPERATIONS {
+        let figure = |name| {
+            let of_this = samples.get(&(operation, name))?;
+            let Summary { median, cpu, .. } = Summary::of(of_this);
+            Some(Figure { median, cpu })
+        };
+        if let Some(corten) = figure("corten") {
+            targets::operation(operation, &corten, figure("crun").as_ref(), figure(FLOOR).as_ref());
         }
     }
 }
@@ -253,13 +325,14 @@ impl Summary {
     }
 }
 
-/// Peak resident memory of `run`. By time(1): a child of ours would count the memory we had before its exec.
-fn memory(subjects: &[Subject]) -> Result<()> {
+/// Peak resident memory of `run`; returns corten's in KiB. By time(1): a child of ours would count the memory we had before its exec.
+fn memory(subjects: &[Subject]) -> Result<Option<f64>> {
     let time = PathBuf::from("/usr/bin/time");
     if !time.is_file() {
         println!("peak memory is not measured: needs /usr/bin/time (Debian: time)");
-        return Ok(());
+        return Ok(None);
     }
+    let mut own = None;
     for subject in subjects {
         let mut command = Command::new(&time);
         command
@@ -271,9 +344,13 @@ fn memory(subjects: &[Subject]) -> Result<()> {
         let output =
             command.arg(subject.short.dir()).arg(subject.short.id()).stdin(Stdio::null()).output()?;
         let text = String::from_utf8_lossy(&output.stderr);
-        println!("peak memory of run, {}: {} KiB", subject.name, text.lines().last().unwrap_or("?"));
+        let peak = text.lines().last().unwrap_or("?");
+        println!("peak memory of run, {}: {peak} KiB", subject.name);
+        if subject.name == "corten" {
+            own = peak.parse().ok();
+        }
     }
-    Ok(())
+    Ok(own)
 }
 
 #[cfg(test)]

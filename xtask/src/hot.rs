@@ -1,0 +1,295 @@
+//! `cargo xtask hot`: which functions the commands of a container's life execute, as a linker script that puts them next to
+//! each other (crates/runtime/cli/hot.ld).
+//!
+//! The kernel maps a program's pages in windows of 64 KiB around each page that is missed. What is executed, spread over
+//! megabytes between what hardly ever is, costs a fault per window and counts as resident memory. The commands are run with a
+//! breakpoint at each function: that sees everything, on any machine.
+//!
+//! Names in the script have wildcards where compiler and crate versions show, so that it stays good for a while: what
+//! doesn't match any more is only linked elsewhere. Run this again when much has changed.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt::Write as _;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use integration_support::{Bundle, Scope, wait_for};
+use nix::sys::ptrace::{self, Options};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use crate::build::{self, HOT};
+use crate::run::{output, root};
+
+/// Traces the commands of a container's life and writes the script.
+pub(crate) fn write() -> Result<()> {
+    let binary = build::corten_unstripped()?;
+    let symbols = Symbols::read(&binary)?;
+    let mut hot = Hot::default();
+    Scope::test("hot", |scope| {
+        let state = scope.make_dir("state")?;
+        let short = Bundle::busybox(scope, "true", &["/bin/true"]).write()?;
+        let long = Bundle::busybox(scope, "sleep", &["/bin/sleep", "100000"]).write()?;
+        let mut traced = |verb: &str, arguments: &[&str]| {
+            let arguments = [&["--root", text(&state)?, verb], arguments].concat();
+            trace(&binary, &arguments, &symbols, &mut hot).with_context(|| format!("trace {verb}"))
+        };
+        traced("run", &["--bundle", text(short.dir())?, short.id()])?;
+        traced("create", &["--bundle", text(long.dir())?, long.id()])?;
+        traced("start", &[long.id()])?;
+        traced("exec", &[long.id(), "/bin/true"])?;
+        traced("state", &[long.id()])?;
+        traced("kill", &[long.id(), "KILL"])?;
+        wait_for("the container to stop", || {
+            let mut state_of = Command::new(&binary);
+            let output = state_of.arg("--root").arg(&state).args(["state", long.id()]).output();
+            output.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("\"stopped\""))
+        })?;
+        traced("delete", &[long.id()])
+    })?;
+    let script = script(&hot.names, &members()?);
+    std::fs::write(root().join(HOT), script).with_context(|| format!("write {HOT}"))?;
+    println!("{HOT}: {} functions", hot.names.len());
+    Ok(())
+}
+
+fn text(path: &Path) -> Result<&str> {
+    path.to_str().context("a path that isn't UTF-8")
+}
+
+/// The functions of a binary, by address.
+struct Symbols(Vec<(u64, String)>);
+
+impl Symbols {
+    fn read(binary: &Path) -> Result<Self> {
+        let listing = output(Command::new("nm").args(["-n", "--defined-only"]).arg(binary))?;
+        let mut functions = Vec::new();
+        for line in String::from_utf8_lossy(&listing).lines() {
+            let mut words = line.split_whitespace();
+            if let (Some(address), Some("t" | "T" | "w" | "W" | "i"), Some(name)) =
+                (words.next(), words.next(), words.next())
+            {
+                functions.push((u64::from_str_radix(address, 16)?, name.to_owned()));
+            }
+        }
+        ensure!(functions.len() > 1000, "{} has been stripped of its names", binary.display());
+        Ok(Self(functions))
+    }
+
+    /// The function that begins at an address.
+    fn at(&self, address: u64) -> Option<&str> {
+        let index = self.0.binary_search_by_key(&address, |(start, _)| *start).ok()?;
+        Some(&self.0[index].1)
+    }
+}
+
+/// Names in the order in which they were executed first.
+#[derive(Default)]
+struct Hot {
+    names: Vec<String>,
+    seen: HashSet<u64>,
+}
+
+/// A breakpoint's instruction (int3).
+const BREAK: u8 = 0xcc;
+
+/// Runs the binary with a breakpoint at each function, and the processes that it clones until they become other programs.
+fn trace(binary: &Path, arguments: &[&str], symbols: &Symbols, hot: &mut Hot) -> Result<()> {
+    // Stopped by itself, it waits for us before it becomes the program.
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", "kill -STOP $$; exec \"$0\" \"$@\""]).arg(binary).args(arguments);
+    let child =
+        command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().context("start a shell to trace")?;
+    let main = Pid::from_raw(i32::try_from(child.id())?);
+    waitpid(main, Some(WaitPidFlag::WUNTRACED))?;
+    let options = Options::PTRACE_O_TRACECLONE
+        | Options::PTRACE_O_TRACEFORK
+        | Options::PTRACE_O_TRACEEXEC
+        | Options::PTRACE_O_EXITKILL;
+    ptrace::seize(main, options).context("trace")?;
+    kill(main, Signal::SIGCONT)?;
+    let mut originals = BTreeMap::new();
+    let mut traced = HashSet::from([main]);
+    while !traced.is_empty() {
+        match waitpid(None, Some(WaitPidFlag::__WALL)).context("wait for what is traced")? {
+            WaitStatus::Exited(pid, code) => {
+                traced.remove(&pid);
+                if pid == main {
+                    ensure!(code == 0, "the traced command exited with {code}");
+                    // The init of a created container waits for its start.
+                    return traced.iter().try_for_each(|pid| let_go(*pid, &originals));
+                }
+            }
+            WaitStatus::Signaled(pid, signal, _) => {
+                traced.remove(&pid);
+                ensure!(pid != main, "the traced command was killed by {signal}");
+            }
+            WaitStatus::PtraceEvent(pid, _, nix::libc::PTRACE_EVENT_EXEC) if pid == main => {
+                originals = set_breakpoints(pid, symbols)?;
+                ptrace::cont(pid, None)?;
+            }
+            // Init has become the container's program.
+            WaitStatus::PtraceEvent(pid, _, nix::libc::PTRACE_EVENT_EXEC) => {
+                traced.remove(&pid);
+                ptrace::detach(pid, None)?;
+            }
+            WaitStatus::PtraceEvent(pid, ..) => {
+                traced.insert(pid);
+                ptrace::cont(pid, None)?;
+            }
+            WaitStatus::Stopped(pid, Signal::SIGTRAP) if !originals.is_empty() => {
+                let address = pass_breakpoint(pid, &originals)?;
+                if hot.seen.insert(address)
+                    && let Some(name) = symbols.at(address)
+                {
+                    hot.names.push(name.to_owned());
+                }
+                ptrace::cont(pid, None)?;
+            }
+            WaitStatus::Stopped(pid, signal) => ptrace::cont(pid, signal)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn memory(pid: Pid) -> Result<File> {
+    let path = format!("/proc/{pid}/mem");
+    OpenOptions::new().read(true).write(true).open(&path).with_context(|| format!("open {path}"))
+}
+
+/// Puts a breakpoint at each function; returns what was there.
+fn set_breakpoints(pid: Pid, symbols: &Symbols) -> Result<BTreeMap<u64, u8>> {
+    let memory = memory(pid)?;
+    let mut originals = BTreeMap::new();
+    for (address, name) in &symbols.0 {
+        let mut byte = [0];
+        memory.read_exact_at(&mut byte, *address).with_context(|| format!("read {name}"))?;
+        if byte != [BREAK] {
+            memory.write_all_at(&[BREAK], *address).with_context(|| format!("set a breakpoint at {name}"))?;
+            originals.insert(*address, byte[0]);
+        }
+    }
+    Ok(originals)
+}
+
+/// Takes all breakpoints away from a process that waits for something, and ceases to trace it.
+fn let_go(pid: Pid, originals: &BTreeMap<u64, u8>) -> Result<()> {
+    ptrace::interrupt(pid).context("interrupt")?;
+    let stopped = waitpid(pid, Some(WaitPidFlag::__WALL)).context("wait for the interrupted process")?;
+    if let WaitStatus::Stopped(pid, Signal::SIGTRAP) = stopped {
+        pass_breakpoint(pid, originals)?;
+    }
+    let memory = memory(pid)?;
+    for (address, original) in originals {
+        memory.write_all_at(&[*original], *address)?;
+    }
+    ptrace::detach(pid, None).context("detach")
+}
+
+/// Takes away the breakpoint at which a process has stopped, so that it goes on as if there had been none; returns where.
+fn pass_breakpoint(pid: Pid, originals: &BTreeMap<u64, u8>) -> Result<u64> {
+    let mut registers = ptrace::getregs(pid).context("read registers")?;
+    registers.rip -= 1;
+    let address = registers.rip;
+    let original = originals.get(&address).with_context(|| format!("stopped at {address:#x}"))?;
+    memory(pid)?.write_all_at(&[*original], address)?;
+    ptrace::setregs(pid, registers).context("set registers")?;
+    Ok(address)
+}
+
+/// Which member of libc.a a function is from: these aren't in sections of their own.
+fn members() -> Result<BTreeMap<String, String>> {
+    let path = output(Command::new("cc").arg("-print-file-name=libc.a"))?;
+    let archive = PathBuf::from(String::from_utf8(path)?.trim());
+    // It complains about members without names.
+    let listing =
+        Command::new("nm").args(["-A", "--defined-only"]).arg(archive).output().context("start nm")?;
+    let mut members = BTreeMap::new();
+    for line in String::from_utf8_lossy(&listing.stdout).lines() {
+        // libc.a:malloc.o:0000000000000a30 T malloc
+        let mut parts = line.splitn(3, ':');
+        let (Some(_), Some(member), Some(rest)) = (parts.next(), parts.next(), parts.next()) else {
+            continue;
+        };
+        if let [_, "t" | "T" | "w" | "W" | "i", name] = rest.split_whitespace().collect::<Vec<_>>()[..] {
+            members.entry(name.to_owned()).or_insert_with(|| member.to_owned());
+        }
+    }
+    if members.is_empty() {
+        bail!("libc.a has no names");
+    }
+    Ok(members)
+}
+
+fn script(names: &[String], members: &BTreeMap<String, String>) -> String {
+    let mut text = String::from(
+        "/* The functions that `corten` executes, next to each other. Written by `cargo xtask hot`; don't edit. */\n\
+         SECTIONS {\n  .text.hot : {\n",
+    );
+    let mut written = HashSet::new();
+    for name in names {
+        let line = match members.get(name) {
+            Some(member) => format!("*libc.a:{member}(.text .text.*)"),
+            None => format!("*(.text.{0} .text.unlikely.{0})", pattern(name)),
+        };
+        if written.insert(line.clone()) {
+            writeln!(text, "    {line}").expect("writing to a String doesn't fail");
+        }
+    }
+    text.push_str("  }\n} INSERT BEFORE .text;\n");
+    text
+}
+
+/// A mangled name with wildcards for what changes with the versions of compiler and crates: the hashes of crates
+/// (`Cs4X4t9plMPHF_`), and with their lengths the numbers of back references (`B1a_`).
+fn pattern(name: &str) -> String {
+    let bytes = name.as_bytes();
+    let mut pattern = String::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        let rest = &name[at..];
+        let prefix = if rest.starts_with("Cs") { 2 } else { usize::from(rest.starts_with('B')) };
+        let digits = rest[prefix..].bytes().take_while(u8::is_ascii_alphanumeric).count();
+        let ends = rest.as_bytes().get(prefix + digits) == Some(&b'_');
+        let is_number = match prefix {
+            2 => (8..=13).contains(&digits),
+            1 => digits <= 4,
+            _ => false,
+        };
+        if name.starts_with("_R") && prefix > 0 && ends && is_number {
+            pattern.push_str(&rest[..prefix]);
+            pattern.push_str("*_");
+            at += prefix + digits + 1;
+        } else {
+            pattern.push(char::from(bytes[at]));
+            at += 1;
+        }
+    }
+    pattern
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pattern;
+
+    #[test]
+    fn versions_become_wildcards() {
+        for (name, expected) in [
+            ("_RNvCslCIAqueYAw2_1h4main", "_RNvCs*_1h4main"),
+            (
+                "_RNCNCNvNtCsjrHSEGnQ3l9_3std2rt19lang_start_internal00s_0B9_",
+                "_RNCNCNvNtCs*_3std2rt19lang_start_internal00s_0B*_",
+            ),
+            ("_RNvMs_NtCs4X4t9plMPHF_6corten3BoxB2_", "_RNvMs_NtCs*_6corten3BoxB*_"),
+            ("main", "main"),
+            ("Csabcdefgh_", "Csabcdefgh_"),
+        ] {
+            assert_eq!(pattern(name), expected);
+        }
+    }
+}
