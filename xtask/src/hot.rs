@@ -202,46 +202,68 @@ fn pass_breakpoint(pid: Pid, originals: &BTreeMap<u64, u8>) -> Result<u64> {
     Ok(address)
 }
 
-/// Which member of libc.a a function is from: these aren't in sections of their own.
+/// Which member of the C library's archives a function is from: these aren't in sections of their own.
 fn members() -> Result<BTreeMap<String, String>> {
-    let path = output(Command::new("cc").arg("-print-file-name=libc.a"))?;
-    let archive = PathBuf::from(String::from_utf8(path)?.trim());
+    let mut members = BTreeMap::new();
+    for name in ["libc.a", "libm.a", "libgcc_eh.a"] {
+        let path = output(Command::new("cc").arg("-print-file-name=".to_owned() + name))?;
+        let path = PathBuf::from(String::from_utf8(path)?.trim());
+        let content = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+        if content.starts_with(b"!<arch>") {
+            members_of(&path, &mut members)?;
+        } else {
+            // A linker script that names archives.
+            let text = String::from_utf8_lossy(&content).into_owned();
+            for archive in text.split_whitespace().filter(|word| word.ends_with(".a")) {
+                members_of(Path::new(archive), &mut members)?;
+            }
+        }
+    }
+    if members.is_empty() {
+        bail!("the C library has no names");
+    }
+    Ok(members)
+}
+
+fn members_of(archive: &Path, members: &mut BTreeMap<String, String>) -> Result<()> {
+    let name = archive.file_name().unwrap_or_default().to_string_lossy().into_owned();
     // It complains about members without names.
     let listing =
         Command::new("nm").args(["-A", "--defined-only"]).arg(archive).output().context("start nm")?;
-    let mut members = BTreeMap::new();
     for line in String::from_utf8_lossy(&listing.stdout).lines() {
         // libc.a:malloc.o:0000000000000a30 T malloc
         let mut parts = line.splitn(3, ':');
         let (Some(_), Some(member), Some(rest)) = (parts.next(), parts.next(), parts.next()) else {
             continue;
         };
-        if let [_, "t" | "T" | "w" | "W" | "i", name] = rest.split_whitespace().collect::<Vec<_>>()[..] {
-            members.entry(name.to_owned()).or_insert_with(|| member.to_owned());
+        if let [_, "t" | "T" | "w" | "W" | "i", function] = rest.split_whitespace().collect::<Vec<_>>()[..] {
+            members.entry(function.to_owned()).or_insert_with(|| format!("*{name}:{member}"));
         }
     }
-    if members.is_empty() {
-        bail!("libc.a has no names");
-    }
-    Ok(members)
+    Ok(())
 }
 
+/// What the compiler links to every program: its start and end.
+const STARTUP: [&str; 4] = ["*crt1.o", "*crti.o", "*crtbeginT.o", "*crtend.o"];
+
 fn script(names: &[String], members: &BTreeMap<String, String>) -> String {
+    // After the rest, as what follows there is hot too: calls of functions that are chosen by processor.
     let mut text = String::from(
         "/* The functions that `corten` executes, next to each other. Written by `cargo xtask hot`; don't edit. */\n\
          SECTIONS {\n  .text.hot : {\n",
     );
     let mut written = HashSet::new();
-    for name in names {
-        let line = match members.get(name) {
-            Some(member) => format!("*libc.a:{member}(.text .text.*)"),
-            None => format!("*(.text.{0} .text.unlikely.{0})", pattern(name)),
-        };
+    let startup = STARTUP.iter().map(|object| format!("{object}(.text .text.*)"));
+    let functions = names.iter().map(|name| match members.get(name) {
+        Some(member) => format!("{member}(.text .text.*)"),
+        None => format!("*(.text.{0} .text.unlikely.{0})", pattern(name)),
+    });
+    for line in startup.chain(functions) {
         if written.insert(line.clone()) {
             writeln!(text, "    {line}").expect("writing to a String doesn't fail");
         }
     }
-    text.push_str("  }\n} INSERT BEFORE .text;\n");
+    text.push_str("  }\n} INSERT AFTER .text;\n");
     text
 }
 
