@@ -16,9 +16,13 @@ impl Cgroup {
     /// Removes the cgroup in every hierarchy if there's nothing in it: no process, no cgroup. Whether it is gone; if it
     /// isn't, nothing has changed where processes are counted.
     ///
-    /// That's one system call a hierarchy, for what is most often the case.
+    /// That's one system call a hierarchy, for what is most often the case. Not for what is systemd's: its unit has to be
+    /// stopped.
     #[must_use]
     pub fn remove_if_empty(&self) -> bool {
+        if self.unit.is_some() {
+            return false;
+        }
         let gone = |path: &Path| fs::remove_dir(path).map_or_else(|error| file::is_gone(&error), |()| true);
         let members = self.members();
         gone(members) && self.dirs.iter().filter(|dir| dir.path != members).all(|dir| gone(&dir.path))
