@@ -30,6 +30,7 @@ mod root {
     pub(crate) mod rootless;
     pub(crate) mod scheduling;
     pub(crate) mod security;
+    pub(crate) mod stuck;
     pub(crate) mod systemd;
     pub(crate) mod terminal;
     pub(crate) mod time;

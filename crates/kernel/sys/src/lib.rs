@@ -21,6 +21,7 @@ pub mod pty;
 pub mod sched;
 pub mod seccomp;
 pub mod signal;
+pub mod stuck;
 pub mod xattr;
 
 use std::io;

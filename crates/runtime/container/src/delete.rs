@@ -118,8 +118,13 @@ fn stop(now: &Now) -> Result<()> {
         match poll(&mut fds, timeout) {
             Ok(n) if n > 0 => return Ok(()),
             Ok(_) if left.is_zero() => {
-                let (id, status) = (now.home.id.clone(), now.status);
-                return Err(Error::Status { id, status, operation: "delete: it doesn't die" });
+                let pids = cgroup.pids().unwrap_or_default();
+                let pids: Vec<_> = pids.into_iter().map(i32::cast_unsigned).collect();
+                return Err(Error::Undying {
+                    id: now.home.id.clone(),
+                    seconds: PATIENCE.as_secs(),
+                    why: corten_sys::stuck::why(&pids),
+                });
             }
             _ => {}
         }

@@ -58,6 +58,16 @@ pub enum Error {
         /// The container.
         id: String,
     },
+    /// It was killed, and its processes are still there: the kernel can't end them.
+    #[error("container {id} hasn't ended {seconds} s after it was killed{why}")]
+    Undying {
+        /// The container.
+        id: String,
+        /// How long it was waited for.
+        seconds: u64,
+        /// A clause for each process that can't be killed, with what it waits in.
+        why: String,
+    },
     /// config.json asks for something that can't be, or that isn't supported; all that is wrong is listed.
     #[error("config.json of {bundle}: {}", problems.join("; "))]
     Config {

@@ -3,13 +3,13 @@
 use crate::bundle::Config;
 use crate::cgroup::Cgroup;
 use crate::io::{Splitter, parse_stdio};
-use crate::{stuck, tree};
+use crate::tree;
 
 /// Files of /proc: a process chooses its own name.
 pub fn proc_files(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     tree::parse_stat(&text);
-    stuck::parse_stat(&text);
+    let _ = corten_sys::stuck::parse_stat(&text); // as below: that it returns is enough
     Cgroup::parse(&text, false);
     Cgroup::parse(&text, true);
 }

@@ -43,7 +43,6 @@ mod sandbox;
 mod serve;
 mod service;
 mod start;
-mod stuck;
 mod task;
 mod trace;
 mod tree;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use corten_task::Error;
 use integration_shim::{Pod, process, runs};
-use integration_support::{Bundle, DEADLINE, wait_for};
+use integration_support::{Bundle, DEADLINE, Disk, wait_for};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::json;
@@ -147,31 +147,21 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        // Who writes to a frozen file system is in state D, and can't be killed: the trick of the test below.
-        Command::new("fsfreeze").arg("-u").arg(&self.0).output().ok(); // because it usually isn't frozen
         nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH).ok(); // because the scope tells
     }
 }
 
 async fn a_process_in_state_d_is_named(pod: &Pod<'_>) -> Result<()> {
-    let (image, dir) = (pod.scope.path("disk"), pod.scope.make_dir("data")?);
-    fs::File::create(&image)?.set_len(8 << 20)?;
-    let made = Command::new("mkfs.ext4").arg("-q").arg(&image).output().is_ok_and(|o| o.status.success());
-    let mounted = made.then(|| Mounted::new(Command::new("mount").args(["-o", "loop"]).arg(&image), &dir));
-    let Some(Ok(disk)) = mounted else {
-        integration_support::skip("no ext4 on a loop device here, to freeze it");
-        return Ok(());
-    };
+    let Some(disk) = Disk::new(pod.scope)? else { return Ok(()) };
     let bundle = Bundle::sh(pod.scope, "c", "while :; do echo x > /data/file; done").mount(
         "bind",
-        &dir.to_string_lossy(),
+        &disk.dir().to_string_lossy(),
         "/data",
         &["bind"],
     );
     let id = pod.run(pod.request("c", bundle)?).await?;
     let (_, pid) = pod.shim.state(&id).await?;
-    let freeze = Command::new("fsfreeze").arg("-f").arg(&dir).output()?;
-    ensure!(freeze.status.success(), "{freeze:?}");
+    disk.freeze()?;
     let is_stuck = || fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") D "));
     wait_for("it to be in state D", is_stuck)?;
     within("kill", pod.shim.kill(&id, "", 9, false)).await??;

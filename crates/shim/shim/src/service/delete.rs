@@ -13,7 +13,7 @@ use crate::cgroup::Cgroup;
 use crate::containers::Shim;
 use crate::failpoint::Failpoint;
 use crate::task::{Phase, Process, Task};
-use crate::{error, mounts, stuck};
+use crate::{error, mounts};
 
 /// How long a container that was never started may take to die.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -96,7 +96,7 @@ fn why_it_runs(task: &Task) -> String {
     let cgroup = task.cgroup.borrow();
     let pids = cgroup.as_ref().map_or_else(|| vec![task.init.phase().pid()], Cgroup::pids);
     let frozen = if cgroup.as_ref().is_some_and(Cgroup::is_frozen) { "; its cgroup is frozen" } else { "" };
-    frozen.to_owned() + &stuck::why(&pids)
+    frozen.to_owned() + &corten_sys::stuck::why(&pids)
 }
 
 /// Lets the client have what is on its way to it.

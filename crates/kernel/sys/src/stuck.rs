@@ -2,8 +2,10 @@
 
 use std::fs;
 
-/// One clause for each process in uninterruptible sleep, to end an error message with; empty when there is none.
-pub(crate) fn why(pids: &[u32]) -> String {
+/// One clause for each process in uninterruptible sleep (state D), to end an error message with; empty when there is
+/// none.
+#[must_use]
+pub fn why(pids: &[u32]) -> String {
     pids.iter().filter_map(|pid| clause(*pid)).collect()
 }
 
@@ -21,8 +23,9 @@ fn clause(pid: u32) -> Option<String> {
     ))
 }
 
-/// Name and state from /proc/<pid>/stat; the name may contain anything.
-pub(crate) fn parse_stat(stat: &str) -> Option<(String, char)> {
+/// Name and state from /proc/PID/stat (proc(5)); the name may contain anything.
+#[must_use]
+pub fn parse_stat(stat: &str) -> Option<(String, char)> {
     let (before, after) = stat.rsplit_once(')')?;
     let (_, name) = before.split_once('(')?;
     Some((name.to_owned(), after.trim_start().chars().next()?))
