@@ -35,6 +35,9 @@ tests!(
     noise_is_survived,
 );
 
+/// Descriptors that the shim may open for itself meanwhile; where it matters, the clients have a hundred and more.
+const OWN: usize = 16;
+
 const METHODS: [(&str, &str); 20] = [
     (TASK[0], "Create"),
     (TASK[0], "Start"),
@@ -77,7 +80,7 @@ fn answer(from: &mut UnixStream) -> Result<(u32, i32)> {
 /// The shim works, and has as many descriptors as before.
 async fn is_as_before(pod: &Pod<'_>, before: usize) -> Result<()> {
     wait_until("the connections to be closed", DEADLINE, || {
-        Ok((descriptors(pod.shim_pid)? <= before).then_some(()))
+        Ok((descriptors(pod.shim_pid)? <= before + OWN).then_some(()))
     })?;
     ensure!(pod.shim.list().await?.is_empty());
     Ok(())
@@ -170,7 +173,9 @@ async fn clients_that_leave_take_nothing_with_them(pod: &Pod<'_>) -> Result<()> 
         }
         stream.write_all(&request(3, TASK[0], "Wait", wait.clone()))?;
     }
-    wait_until("the calls to end", DEADLINE, || Ok((descriptors(pod.shim_pid)? <= before).then_some(())))?;
+    wait_until("the calls to end", DEADLINE, || {
+        Ok((descriptors(pod.shim_pid)? <= before + OWN).then_some(()))
+    })?;
     // What they had begun is brought to its end: they may have paused it.
     pod.shim.kill(&id, "", 9, true).await?;
     pod.shim.wait(&id).await?;
@@ -192,7 +197,8 @@ async fn garbage_for_every_method_is_an_invalid_argument(pod: &Pod<'_>) -> Resul
         // And ids that lead out of their place.
         for bad in ["", "../x", "a/b", "-x", "\n"] {
             let payload = StateRequest { id: bad.to_owned(), ..StateRequest::default() }.encode_to_vec();
-            if method == "Shutdown" {
+            // Which shim this is, may be asked without an id.
+            if method == "Shutdown" || method == "Connect" && bad.is_empty() {
                 continue;
             }
             stream.write_all(&request(1, service, method, payload))?;
