@@ -8,6 +8,7 @@ mod build;
 mod check;
 #[cfg(feature = "codegen")]
 mod codegen;
+mod conformance;
 mod fuzz;
 mod hot;
 mod layers;
@@ -31,6 +32,7 @@ cargo xtask COMMAND
   build                release binaries into target/bin
   fuzz TARGET [SECONDS]  libFuzzer on a target of integration/fuzz
   build failpoints     runtime and shim for tests that kill them at each step, into target/bin/failpoints
+  conformance SUITE …  runtime-tools, contest or crun from a built checkout, against expectations (root)
   bench [ROUNDS [RUNS]]  corten beside runc, crun and the floor program, as ratios; memory of an idle pod (root)
   bench shim [PODS [ROUNDS [EXECS]]]
                        the shim: memory of idle pods, execs beside containerd's shim, whether it grows (root)
@@ -46,6 +48,7 @@ fn main() -> Result<()> {
     match args.as_slice() {
         ["bench", "shim", options @ ..] => bench::bench_shim(options),
         ["bench", options @ ..] => bench::bench(options),
+        ["conformance", options @ ..] => conformance::conformance(options),
         ["build"] => build::build().map(drop),
         ["build", "failpoints"] => build::failpoints(),
         ["fuzz", target] => fuzz::fuzz(target, None),

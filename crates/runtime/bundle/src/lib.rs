@@ -138,7 +138,8 @@ mod tests {
 
     #[test]
     fn every_scheduler_flag_has_its_name() {
-        let flags = "RESET_ON_FORK FLAG_RECLAIM FLAG_DL_OVERRUN FLAG_KEEP_POLICY FLAG_KEEP_PARAMS
+        let flags =
+            "RESET_ON_FORK FLAG_RESET_ON_FORK FLAG_RECLAIM FLAG_DL_OVERRUN FLAG_KEEP_POLICY FLAG_KEEP_PARAMS
             FLAG_UTIL_CLAMP_MIN FLAG_UTIL_CLAMP_MAX";
         for flag in flags.split_whitespace() {
             let process = format!(

@@ -4,7 +4,7 @@
 //!
 //! - A capability that is not in its list: an engine newer than this runtime may name one that only newer kernels have,
 //!   and runtime-spec wants what can't be granted to be a warning. Such names are taken out.
-//! - SCHED_FLAG_DL_OVERRUN, which oci-spec spells otherwise.
+//! - SCHED_FLAG_RESET_ON_FORK and SCHED_FLAG_DL_OVERRUN, which oci-spec spells otherwise.
 //! - A process without a user, which to other runtimes is root.
 
 use oci_spec::runtime::{Capability, LinuxSchedulerFlag};
@@ -39,8 +39,13 @@ pub(crate) fn mended(json: &[u8]) -> Option<(Value, Vec<String>)> {
         }
         let flags =
             process.get_mut("scheduler").and_then(|s| s.get_mut("flags")).and_then(Value::as_array_mut);
-        for flag in flags.into_iter().flatten().filter(|flag| **flag == "SCHED_FLAG_DL_OVERRUN") {
-            *flag = json!(LinuxSchedulerFlag::SchedFlagDLOverrun);
+        for flag in flags.into_iter().flatten() {
+            let known = match flag.as_str() {
+                Some("SCHED_FLAG_RESET_ON_FORK") => LinuxSchedulerFlag::SchedResetOnFork,
+                Some("SCHED_FLAG_DL_OVERRUN") => LinuxSchedulerFlag::SchedFlagDLOverrun,
+                _ => continue,
+            };
+            *flag = json!(known);
             mended = true;
         }
     }

@@ -42,7 +42,7 @@ impl Workload for Containers {
         let socket = PathBuf::from(host.args.socket.strip_prefix("unix://").unwrap_or(&host.args.socket));
         let shim = Shim {
             runtime_binary: host.args.runtime,
-            runtime_root: host.args.runtime_root,
+            runtime_root: host.args.runtime_root.unwrap_or_else(|| default_root(&host.args.namespace)),
             namespace: host.args.namespace,
             socket_dir: socket.parent().unwrap_or(Path::new("/run")).to_owned(),
             reaper: host.reaper,
@@ -83,11 +83,16 @@ impl Workload for Containers {
     }
 }
 
+/// Where the runtime keeps its state when nobody says: an id may be taken in each of containerd's namespaces.
+pub(crate) fn default_root(namespace: &str) -> PathBuf {
+    Path::new("/run/containerd/corten").join(namespace)
+}
+
 /// What all calls share.
 #[derive(Debug)]
 pub(crate) struct Shim {
     pub(crate) runtime_binary: PathBuf,
-    pub(crate) runtime_root: Option<PathBuf>,
+    pub(crate) runtime_root: PathBuf,
     pub(crate) namespace: String,
     pub(crate) socket_dir: PathBuf,
     pub(crate) reaper: Reaper,

@@ -12,6 +12,7 @@ use tokio::task::LocalSet;
 
 use crate::args::Args;
 use crate::bundle::{self, ExitRecord, RuntimeRecord};
+use crate::containers::default_root;
 use crate::mounts;
 
 /// Kills and deletes the container, unmounts its root file system. What is gone already is no error.
@@ -53,9 +54,10 @@ fn delete_container(args: &Args, bundle: &Path) -> anyhow::Result<()> {
     LocalSet::new().block_on(&tokio, async {
         let (reaper, children) = Reaper::new().context("watch children")?;
         tokio::task::spawn_local(reaper.clone().run(children));
+        let root = args.runtime_root.clone().unwrap_or_else(|| default_root(&args.namespace));
         let record = record.unwrap_or(RuntimeRecord {
             binary: args.runtime.to_string_lossy().into_owned(),
-            root: args.runtime_root.as_ref().map(|r| r.to_string_lossy().into_owned()),
+            root: Some(root.to_string_lossy().into_owned()),
             systemd_cgroup: false,
         });
         let runtime = Runtime {

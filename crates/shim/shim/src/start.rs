@@ -114,7 +114,9 @@ fn bind(path: &Path) -> anyhow::Result<Option<UnixListener>> {
 
 fn leave_behind(order: &Order, address: &str, listener: UnixListener) -> anyhow::Result<()> {
     let args = &order.args;
-    let mut command = Command::new("/proc/self/exe");
+    // By its own path, so that people find it by its name, unless it has been replaced since it started.
+    let own = fs::read_link("/proc/self/exe").ok().filter(|path| path.exists());
+    let mut command = Command::new(own.unwrap_or_else(|| "/proc/self/exe".into()));
     command
         .args(["-namespace", &args.namespace, "-id", &args.id, "-address", &args.address])
         .args(["-ttrpc-address", &args.ttrpc_address, "-publish-binary", &args.publish_binary])

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use integration_interop::{Background, has, limit, on_a_terminal};
 use integration_support::wait_for;
 
-use crate::{T, Via};
+use crate::T;
 
 crate::each_way!(
     run_to_the_end,
@@ -152,9 +152,6 @@ fn logs(t: &mut T<'_, '_>) -> Result<()> {
     })?;
     t.remove(&id)?;
 
-    if t.via != Via::RuncShim {
-        return Ok(());
-    }
     // The program gets the streams as 3 and 4, and says that it is ready by closing 5. It is told to end when the
     // container is deleted, and goes on to the end of both.
     let (program, written) = (t.containerd.scope.path("logger"), t.containerd.scope.path("logged"));

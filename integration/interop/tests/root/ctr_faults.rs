@@ -8,12 +8,7 @@ use nix::unistd::Pid;
 
 use crate::{T, Via};
 
-crate::each_way!(containerd_is_killed, the_shim_is_killed);
-
-#[test]
-fn the_same_id_in_two_namespaces() -> Result<()> {
-    crate::on(Via::RuncShim, "two-namespaces", same_id_in_two_namespaces)
-}
+crate::each_way!(containerd_is_killed, the_shim_is_killed, the_same_id_in_two_namespaces);
 
 /// Containers live on, and the next containerd has them as they were.
 fn containerd_is_killed(t: &mut T<'_, '_>) -> Result<()> {
@@ -64,7 +59,7 @@ fn the_shim_is_killed(t: &mut T<'_, '_>) -> Result<()> {
 }
 
 /// Namespaces of containerd don't see each other, down to the runtime's state.
-fn same_id_in_two_namespaces(t: &mut T<'_, '_>) -> Result<()> {
+fn the_same_id_in_two_namespaces(t: &mut T<'_, '_>) -> Result<()> {
     let id = t.start("c", &[], &["workload", "sleep"])?;
     let other = |args: &[&str]| integration_support::run(&mut t.containerd.command_in("other", args));
     other(&["images", "pull", "--plain-http", &t.image])?.ok()?;

@@ -20,6 +20,7 @@ crate::each_runtime!(
     seccomp_arguments,
     seccomp_with_unknown_syscalls,
     seccomp_without_new_privileges_as_user,
+    seccomp_profile_from_before_faccessat2,
     masked_paths,
     read_only_paths,
     read_only_root,
@@ -142,6 +143,18 @@ fn seccomp_with_unknown_syscalls(t: &T<'_>) -> Result<()> {
     let rule = json!([{"names": ["from_the_future", "mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]);
     let out = t.out(t.workload(&["all", "mkdir", "/tmp/x"]).set("/linux/seccomp", profile(rule)))?;
     has(&out, "mkdir: EPERM")
+}
+
+/// Profiles that are older than a system call refuse it, also to the runtime that looks for the program.
+fn seccomp_profile_from_before_faccessat2(t: &T<'_>) -> Result<()> {
+    let rule = json!([{"names": ["close_range", "faccessat2", "openat2"], "action": "SCMP_ACT_ERRNO"}]);
+    for program in ["workload", "/bin/workload"] {
+        let bundle = t.workload(&["echo", "here"]).set("/process/args/0", json!(program));
+        let bundle = bundle.set("/linux/seccomp", profile(rule.clone()));
+        let out = t.out(bundle.set("/process/noNewPrivileges", json!(false)))?;
+        has(&out, "here")?;
+    }
+    Ok(())
 }
 
 fn seccomp_without_new_privileges_as_user(t: &T<'_>) -> Result<()> {

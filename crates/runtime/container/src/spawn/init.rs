@@ -315,8 +315,6 @@ pub(super) fn become_program(wires: &Wires, plan: &ProcessPlan, path: CString) -
         env.push(user::home(plan.uid)?);
     }
     signal::reset().doing(|| "reset signals".to_owned())?;
-    // Whatever we were started with is not for the container (CVE-2024-21626).
-    sys_exec::cloexec_from(3 + wires.keep).doing(|| "close descriptors on exec".to_owned())?;
     for number in 3..3 + wires.keep {
         sys_exec::keep_on_exec(number.cast_signed())
             .doing(|| format!("pass on descriptor {number}: is it open?"))?;

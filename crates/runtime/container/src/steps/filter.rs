@@ -2,7 +2,7 @@
 
 use std::os::fd::AsRawFd;
 
-use corten_sys::seccomp;
+use corten_sys::{exec, seccomp};
 
 use crate::{
     Result,
@@ -21,8 +21,11 @@ pub(crate) fn loads_late(wires: &Wires, plan: &ProcessPlan) -> bool {
     plan.no_new_privileges && !wires.seccomp.as_ref().is_some_and(notifies)
 }
 
-/// Loads it, and hands over its listener, if it has one.
+/// Loads it, if there is one, and hands over its listener, if it has one; called once on every way to the program.
 pub(crate) fn load(wires: &Wires) -> Result<()> {
+    // Whatever we were started with is not for the container (CVE-2024-21626). Before the filter: a profile may be older
+    // than close_range. What is opened from here on is opened with close-on-exec.
+    exec::cloexec_from(3 + wires.keep).doing(|| "close descriptors on exec".to_owned())?;
     let Some((filter, flags)) = &wires.seccomp else { return Ok(()) };
     let doing = || "load the seccomp filter (flags: is the kernel new enough for them?)".to_owned();
     let Some(listener) = seccomp::load(filter, *flags).doing(doing)? else { return Ok(()) };

@@ -77,7 +77,7 @@ fn runtime(shim: &Shim, request: &CreateTaskRequest) -> Result<(Runtime, TaskOpt
     let given = |text: String| (!text.is_empty()).then(|| PathBuf::from(text));
     let runtime = Runtime {
         binary: given(options.binary_name).unwrap_or_else(|| shim.runtime_binary.clone()),
-        root: given(options.root).or_else(|| shim.runtime_root.clone()),
+        root: Some(given(options.root).unwrap_or_else(|| shim.runtime_root.clone())),
         systemd_cgroup: options.systemd_cgroup,
         no_pivot: options.no_pivot_root,
         no_new_keyring: options.no_new_keyring,

@@ -1,0 +1,171 @@
+//! Where outside suites run: in cgroups of their own, since what they call a relative path is relative to those, and
+//! with what is left of them swept away at the end.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+
+/// crun's tests give it options that runc's command line hasn't: the first without a meaning here, the second the name
+/// that config.json has anyway.
+const CRUN_OPTIONS: &str = r#"left=$#
+while [ $left -gt 0 ]; do
+    word=$1; shift; left=$((left - 1))
+    case $word in
+    --cgroup-manager) shift; left=$((left - 1)); continue ;;
+    --cgroup-manager=*) continue ;;
+    --config) [ "$1" = config.json ] && { shift; left=$((left - 1)); continue; } ;;
+    esac
+    set -- "$@" "$word"
+done
+"#;
+
+/// A cgroup in each hierarchy, and a directory for scripts.
+#[derive(Debug)]
+pub(super) struct Cage {
+    cgroups: Vec<PathBuf>,
+    dir: PathBuf,
+}
+
+impl Cage {
+    /// Makes them.
+    pub(super) fn new() -> Result<Self> {
+        let name = format!("corten-conformance-{}", std::process::id());
+        let dir = std::env::temp_dir().join(&name);
+        fs::create_dir_all(&dir).with_context(|| format!("can't make {}", dir.display()))?;
+        let mut cgroups = Vec::new();
+        for hierarchy in hierarchies()? {
+            let cgroup = hierarchy.join(&name);
+            fs::create_dir_all(&cgroup).with_context(|| format!("can't make {}", cgroup.display()))?;
+            // A new cpuset has no CPUs; on v2 and elsewhere there is no such file.
+            for file in ["cpuset.cpus", "cpuset.mems"] {
+                if let Ok(inherited) = fs::read(hierarchy.join(file)) {
+                    fs::write(cgroup.join(file), inherited).ok(); // because v2 has them for reading alone
+                }
+            }
+            cgroups.push(cgroup);
+        }
+        Ok(Self { cgroups, dir })
+    }
+
+    /// A program that runs `binary`, which suites know as `name`.
+    ///
+    /// crun refuses a hybrid cgroup layout that shows controllers on its v2 half, so they are hidden from it; and Debian's
+    /// refuses versions of the specification that are younger than itself, so it's told an older one.
+    pub(super) fn runtime(&self, name: &str, binary: &Path) -> Result<PathBuf> {
+        let controllers = "/sys/fs/cgroup/unified/cgroup.controllers";
+        if name != "crun" {
+            return Ok(binary.to_owned());
+        }
+        let (script, empty) = (self.dir.join(name), self.dir.join("empty"));
+        fs::write(&empty, "")?;
+        let (hide, run) = (format!("mount --bind {} {controllers}", empty.display()), binary.display());
+        let text = format!(
+            r#"#!/bin/sh
+for word; do
+    [ ! -f "$word/config.json" ] ||
+        sed -i 's/"ociVersion": *"1.[0-9.]*"/"ociVersion":"1.0.2"/' "$word/config.json"
+done
+grep -q . {controllers} || exec {run} "$@"
+exec unshare -m --propagation unchanged sh -c '{hide} && exec {run} "$@"' crun "$@"
+"#
+        );
+        fs::write(&script, text)?;
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+        Ok(script)
+    }
+
+    /// A program that runs `runtime` as crun's tests call theirs.
+    pub(super) fn as_crun(&self, runtime: &Path) -> Result<PathBuf> {
+        let script = self.dir.join("as-crun");
+        fs::write(&script, format!("#!/bin/sh\n{CRUN_OPTIONS}exec {} \"$@\"\n", runtime.display()))?;
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+        Ok(script)
+    }
+
+    /// Runs `program` inside for `deadline` at most, and yields what it has printed and whether it succeeded. What it
+    /// leaves is killed.
+    pub(super) fn run(&self, program: &mut Command, deadline: Duration) -> Result<(String, bool)> {
+        let output = self.dir.join("output");
+        let out = fs::File::create(&output)?;
+        let enter: Vec<String> =
+            self.cgroups.iter().map(|cgroup| format!("echo 0 > {}/cgroup.procs", cgroup.display())).collect();
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(format!("{} && exec \"$0\" \"$@\"", enter.join(" && ")));
+        command.arg(program.get_program()).args(program.get_args());
+        let set = program.get_envs().filter_map(|(name, value)| Some((name, value?)));
+        command.envs(set).stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
+        if let Some(dir) = program.get_current_dir() {
+            command.current_dir(dir);
+        }
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        let mut child = command.spawn().with_context(|| format!("can't start {program:?}"))?;
+        let start = Instant::now();
+        let status = loop {
+            if let Some(status) = child.try_wait()? {
+                break Some(status);
+            }
+            if start.elapsed() > deadline {
+                killpg(Pid::from_raw(i32::try_from(child.id())?), Signal::SIGKILL).ok(); // it may have ended
+                child.wait()?;
+                break None;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        self.kill_all();
+        let text = String::from_utf8_lossy(&fs::read(&output)?).into_owned();
+        Ok((text, status.is_some_and(|status| status.success())))
+    }
+
+    /// Removes the cgroups with all that suites have left in them.
+    pub(super) fn remove(self) -> Result<()> {
+        self.kill_all();
+        for cgroup in &self.cgroups {
+            for dir in below(cgroup).iter().rev() {
+                let start = Instant::now();
+                while fs::remove_dir(dir).is_err() && dir.exists() && start.elapsed() < Duration::from_secs(5)
+                {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+            }
+        }
+        fs::remove_dir_all(&self.dir).with_context(|| format!("can't remove {}", self.dir.display()))
+    }
+
+    fn kill_all(&self) {
+        for cgroup in self.cgroups.iter().flat_map(|cgroup| below(cgroup)) {
+            fs::write(cgroup.join("freezer.state"), "THAWED").ok(); // because only one hierarchy has it
+            for pid in fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default().lines() {
+                if let Ok(pid) = pid.parse() {
+                    kill(Pid::from_raw(pid), Signal::SIGKILL).ok(); // because it may have ended
+                }
+            }
+        }
+    }
+}
+
+/// The mount points of all hierarchies.
+fn hierarchies() -> Result<Vec<PathBuf>> {
+    let table = fs::read_to_string("/proc/self/mountinfo").context("can't read the mount table")?;
+    let mounts = table.lines().filter_map(|line| {
+        let (left, right) = line.split_once(" - ")?;
+        right.starts_with("cgroup").then(|| left.split(' ').nth(4).map(PathBuf::from))?
+    });
+    Ok(mounts.filter(|path| path.starts_with("/sys/fs/cgroup")).collect())
+}
+
+/// A directory and those below it, parents first.
+fn below(dir: &Path) -> Vec<PathBuf> {
+    let mut found = vec![dir.to_owned()];
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            found.extend(below(&entry.path()));
+        }
+    }
+    found
+}
