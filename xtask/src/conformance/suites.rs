@@ -107,7 +107,8 @@ impl Suite {
     /// What is run one after the other.
     fn parts(self, checkout: &Path, cage: &Cage) -> Result<Vec<String>> {
         if self == Self::Contest {
-            let (text, _) = cage.run(Command::new(checkout.join("contest")).arg("list"), DEADLINE)?;
+            let (text, _) =
+                cage.run(Command::new(checkout.join("contest")).arg("list").current_dir(checkout), DEADLINE)?;
             return Ok(text.lines().map(|line| line.trim().to_owned()).filter(|l| !l.is_empty()).collect());
         }
         let dir = checkout.join(if self == Self::Crun { "tests" } else { "validation" });
@@ -142,6 +143,7 @@ impl Suite {
                 let mut command = Command::new("python3");
                 command.arg(format!("tests/test_{part}.py"));
                 command.env("OCI_RUNTIME", runtime).env("INIT", checkout.join("tests/init"));
+                command.env("PYTHONUNBUFFERED", "1"); // what was done before a deadline counts
                 command
             }
         }
