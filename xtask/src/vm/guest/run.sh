@@ -2,7 +2,7 @@
 run() {
   name=$1; shift
   echo "@@ begin $name" | tee /dev/stderr
-  timeout -k 10 900 "/job/tests/$name" "$@" >/run/last & pid=$!
+  timeout -k 10 1500 "/job/tests/$name" "$@" >/run/last & pid=$!
   # As it comes, for the case that the guest never gets to the end.
   tail -n +1 -f --pid=$pid /run/last
   wait $pid; code=$?
