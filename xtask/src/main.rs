@@ -22,7 +22,7 @@ const HELP: &str = "\
 cargo xtask COMMAND
 
   quickstart           build, start everything privately, run a pod from a real registry, clean up (root)
-  test                 all that CI runs: check, root
+  test                 all that CI runs: check, root, vm
   test check           the same as `check`
   test root [FILTER]   build, then the privileged tests, one after the other (root)
   test interop [FILTER]  only those with Debian's containerd, podman and Docker (root)

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::run::{cargo, root as repository};
-use crate::{build, check, setup};
+use crate::{build, check, setup, vm};
 
 mod runner;
 
@@ -76,7 +76,8 @@ pub(crate) fn all() -> Result<()> {
     // Before the check lane: some of its tests compare with Debian's libraries where they are installed.
     prepare()?;
     check::check()?;
-    root(&[])
+    root(&[])?;
+    vm::vm(&[])
 }
 
 /// What the root lane needs of the machine.

@@ -84,6 +84,7 @@ pub(crate) fn vm(filter: &[&str]) -> Result<()> {
     };
     let tests = test_binaries(Needs::Root, packages)?;
     let dir = build::target_dir().join("vm");
+    sweep(&dir);
     let image = Image::ready(&dir)?;
     // Emulation is bound to one core a guest.
     let counts = std::thread::scope(|scope| {
@@ -98,6 +99,19 @@ pub(crate) fn vm(filter: &[&str]) -> Result<()> {
         guests.into_iter().map(join).collect::<Result<Vec<_>>>()
     })?;
     counts.into_iter().sum::<Counts>().verdict()
+}
+
+/// Removes what runs that were killed have left: `run-<pid>-…` and `job-<pid>-…` of processes that are no more.
+fn sweep(dir: &Path) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name.split('-').nth(1).filter(|_| name.starts_with("run-") || name.starts_with("job-"));
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            let path = entry.path();
+            // One of them is the right one, and nothing breaks if neither is.
+            std::fs::remove_dir_all(&path).or_else(|_| std::fs::remove_file(&path)).ok();
+        }
+    }
 }
 
 /// Runs the tests of one guest.
