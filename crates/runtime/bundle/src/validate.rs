@@ -163,11 +163,6 @@ fn linux(linux: &Linux, problems: &mut Problems) {
     if linux.time_offsets().is_some() && !has_namespace(Some(linux), LinuxNamespaceType::Time) {
         problems.add("linux.timeOffsets", "needs a time namespace");
     }
-    for (field, paths) in [("maskedPaths", linux.masked_paths()), ("readonlyPaths", linux.readonly_paths())] {
-        for (index, path) in paths.iter().flatten().enumerate().filter(|(_, path)| !path.starts_with('/')) {
-            problems.add(format!("linux.{field}[{index}]"), format!("{path:?} is not absolute"));
-        }
-    }
     if let Some(propagation) = linux.rootfs_propagation().as_deref().filter(|p| !p.is_empty()) {
         let word = propagation.strip_prefix('r').unwrap_or(propagation);
         if !["private", "shared", "slave", "unbindable"].contains(&word) {
@@ -275,7 +270,6 @@ mod tests {
                 json!([{"type": "uts"}, {"type": "uts", "path": "x"}]),
                 "linux.namespaces[1]: duplicate of type Uts; linux.namespaces[1].path: \"x\" is not absolute",
             ),
-            ("/linux/maskedPaths", json!(["proc"]), "linux.maskedPaths[0]: \"proc\" is not absolute"),
             (
                 "/linux/rootfsPropagation",
                 json!("some"),

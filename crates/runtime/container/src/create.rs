@@ -24,7 +24,8 @@ use crate::{
     cgroup::{self, CgroupDoing},
     error::Doing,
     failpoint::Failpoint,
-    filter, hooks,
+    filter,
+    hooks::{self, Surroundings},
     load::load,
     net_devices,
     plan::{Mount, Plan},
@@ -243,8 +244,20 @@ impl Made {
 
     fn run_hooks(&self, plan: &Plan) -> Result<()> {
         let state = self.record.state(Status::Creating);
-        hooks::run("prestart", plan.hooks.prestart().as_ref(), &state, &self.record.bundle)?;
-        hooks::run("createRuntime", plan.hooks.create_runtime().as_ref(), &state, &self.record.bundle)
+        hooks::run(
+            "prestart",
+            plan.hooks.prestart().as_ref(),
+            &state,
+            &self.record.bundle,
+            &Surroundings::Ours,
+        )?;
+        hooks::run(
+            "createRuntime",
+            plan.hooks.create_runtime().as_ref(),
+            &state,
+            &self.record.bundle,
+            &Surroundings::Ours,
+        )
     }
 }
 
@@ -287,7 +300,11 @@ pub(crate) fn record(
     filter: Option<&filter::Filter>,
 ) -> Record {
     let joined = plan.namespaces.join.iter().fold(Namespaces::empty(), |all, join| all | join.kind);
-    Record::new(state, &bundle.spec, (init, cgroup), plan.namespaces.new | joined, filter, groups)
+    let kinds = plan.namespaces.new | joined;
+    let mut record = Record::new(state, &bundle.spec, (init, cgroup), kinds, filter, groups);
+    record.personality = plan.personality;
+    record.memory_policy = plan.memory_policy.clone();
+    record
 }
 
 fn make_fifo(home: &Home) -> Result<OwnedFd> {

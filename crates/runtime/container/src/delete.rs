@@ -25,12 +25,18 @@ use crate::{
 /// How long a killed init may take to be gone.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a program that is about to end may take: whoever has just started a short one, or killed it, deletes next.
+const GRACE: Duration = Duration::from_millis(100);
+
 impl Runtime {
-    /// Deletes a stopped container; with `force` kills it first, and also takes away what a killed `create` left.
-    /// `force` on a container that doesn't exist is no error.
+    /// Deletes a stopped container, and one that was never started. `force` kills what runs first, also takes away
+    /// what a killed `create` left, and is no error for a container that doesn't exist.
+    ///
+    /// (runtime-spec has only stopped ones deleted. runc, crun and youki delete created ones too, and containerd's shim
+    /// for runc counts on it.)
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Status`] if it isn't stopped.
+    /// [`Error::NotFound`]; [`Error::Status`] if it runs.
     pub fn delete(&self, id: &str, force: bool) -> Result<()> {
         let home = Home::new(&self.root, id)?;
         let lock = match home.lock()? {
@@ -48,8 +54,8 @@ impl Runtime {
             other => other?,
         };
         Failpoint::DeleteLoaded.pass()?;
-        if now.status != Status::Stopped {
-            if !force {
+        if now.status != Status::Stopped && (force || !ends_now(&now)) {
+            if !force && now.status != Status::Created {
                 return Err(Error::Status { id: id.to_owned(), status: now.status, operation: "delete" });
             }
             stop(&now)?;
@@ -68,6 +74,13 @@ impl Runtime {
             _ => take_away(now, lock),
         }
     }
+}
+
+/// Whether a running init ends within a moment.
+fn ends_now(now: &Now) -> bool {
+    let Some(init) = now.init.as_ref().filter(|_| now.status == Status::Running) else { return false };
+    let timeout = PollTimeout::try_from(GRACE).unwrap_or(PollTimeout::ZERO);
+    poll(&mut [PollFd::new(init.as_fd(), PollFlags::POLLIN)], timeout).is_ok_and(|n| n > 0)
 }
 
 /// Removes cgroup and state of a stopped container, and runs poststop hooks.

@@ -91,6 +91,13 @@ fn spawn(now: &Now, target: &OwnedFd, plan: &ProcessPlan, options: &ExecOptions)
     let join = Namespaces::from_bits_retain(now.record.namespaces);
     let doing = || format!("enter container {}", now.home.id);
     let root = own_root(now)?;
+    let entry = Entry {
+        join,
+        target,
+        root: root.as_ref(),
+        personality: now.record.personality,
+        memory_policy: now.record.memory_policy.as_ref(),
+    };
     // The container's own /proc could say anything; and what holds for its user namespace, holds for all below it.
     let setgroups = !(join.contains(Namespaces::USER) || in_user_namespace())
         || may_set_groups(&now.record.init.pid.to_string());
@@ -98,9 +105,9 @@ fn spawn(now: &Now, target: &OwnedFd, plan: &ProcessPlan, options: &ExecOptions)
         // The other namespaces belong to the user namespace: it has to be entered first, and not by us.
         let first = join & (Namespaces::USER | Namespaces::PID);
         let enter = |wires: &Wires| join::enter_first(wires, plan, first, target);
-        let rest = join.difference(Namespaces::USER);
+        let entry = Entry { join: join.difference(Namespaces::USER), ..entry };
         through_helper(ours, wires, Namespaces::empty(), enter, |wires| {
-            join::exec(wires, plan, Entry { join: rest, target, root: root.as_ref() }, setgroups)
+            join::exec(wires, plan, entry, setgroups)
         })?
     } else {
         // Before there's a process of ours in the container: nobody there must look into it (CVE-2016-9962).
@@ -115,7 +122,6 @@ fn spawn(now: &Now, target: &OwnedFd, plan: &ProcessPlan, options: &ExecOptions)
             }
             Forked::Child => {
                 drop(ours);
-                let entry = Entry { join, target, root: root.as_ref() };
                 init::live(wires, |wires| join::exec(wires, plan, entry, setgroups))
             }
         }

@@ -2,11 +2,15 @@
 //! the state as JSON on their stdin.
 
 use std::{
+    ffi::{CString, OsStr},
     fs::File,
     io::{self, Read, Seek, Write},
     os::{
         fd::{AsFd, BorrowedFd},
-        unix::process::{CommandExt, ExitStatusExt},
+        unix::{
+            ffi::OsStrExt,
+            process::{CommandExt, ExitStatusExt},
+        },
     },
     path::Path,
     process::{Child, Command, Stdio},
@@ -25,8 +29,23 @@ use crate::{Error, Result, State, Status, error::chain, record::Record};
 /// How much of a failed hook's stderr goes into the error.
 const STDERR: u64 = 4096;
 
+/// The environment of a hook that brings none of its own. (runtime-spec says nothing; it's what runc, crun and youki do,
+/// and hooks of others count on a PATH.)
+pub(crate) enum Surroundings<'a> {
+    /// The runtime's: for hooks that belong to the host.
+    Ours,
+    /// That of the container's process: for hooks inside.
+    Of(&'a [CString]),
+}
+
 /// Runs the hooks of one kind, in their order; stops at the first that fails.
-pub(crate) fn run(kind: &'static str, hooks: Option<&Vec<Hook>>, state: &State, cwd: &Path) -> Result<()> {
+pub(crate) fn run(
+    kind: &'static str,
+    hooks: Option<&Vec<Hook>>,
+    state: &State,
+    cwd: &Path,
+    surroundings: &Surroundings<'_>,
+) -> Result<()> {
     let Some(hooks) = hooks.filter(|hooks| !hooks.is_empty()) else { return Ok(()) };
     let json = serde_json::to_vec(state).map_err(|source| Error::Record {
         operation: "write",
@@ -34,7 +53,7 @@ pub(crate) fn run(kind: &'static str, hooks: Option<&Vec<Hook>>, state: &State, 
         source: source.into(),
     })?;
     for (index, hook) in hooks.iter().enumerate() {
-        one(hook, &json, cwd).map_err(|reason| Error::Hook {
+        one(hook, &json, cwd, surroundings).map_err(|reason| Error::Hook {
             kind,
             index,
             path: hook.path().clone(),
@@ -49,13 +68,15 @@ pub(crate) fn run(kind: &'static str, hooks: Option<&Vec<Hook>>, state: &State, 
 pub(crate) fn poststop(record: &Record) {
     let state = record.state(Status::Stopped);
     for hook in &record.poststop {
-        if let Err(e) = run("poststop", Some(&vec![hook.clone()]), &state, &record.bundle) {
+        if let Err(e) =
+            run("poststop", Some(&vec![hook.clone()]), &state, &record.bundle, &Surroundings::Ours)
+        {
             tracing::warn!("{}", chain(&e));
         }
     }
 }
 
-fn one(hook: &Hook, state: &[u8], cwd: &Path) -> Result<(), String> {
+fn one(hook: &Hook, state: &[u8], cwd: &Path, surroundings: &Surroundings<'_>) -> Result<(), String> {
     let timeout = match hook.timeout() {
         Some(seconds) if seconds <= 0 => {
             return Err(format!("has a timeout of {seconds} s, which must be above 0"));
@@ -64,7 +85,7 @@ fn one(hook: &Hook, state: &[u8], cwd: &Path) -> Result<(), String> {
         None => None,
     };
     let stdin = in_memory(state).map_err(|e| format!("can't be told the state: {e}"))?;
-    let child = spawn(hook, cwd, stdin).map_err(|e| format!("can't be run: {e}"))?;
+    let child = spawn(hook, cwd, stdin, surroundings).map_err(|e| format!("can't be run: {e}"))?;
     wait(child, timeout)
 }
 
@@ -76,15 +97,27 @@ fn in_memory(state: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
-fn spawn(hook: &Hook, cwd: &Path, stdin: File) -> io::Result<Child> {
+fn spawn(hook: &Hook, cwd: &Path, stdin: File, surroundings: &Surroundings<'_>) -> io::Result<Child> {
     let mut command = Command::new(hook.path());
     if let Some((name, args)) = hook.args().as_ref().and_then(|args| args.split_first()) {
         command.arg0(name).args(args);
     }
-    command.env_clear();
-    for entry in hook.env().iter().flatten() {
-        let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
-        command.env(name, value);
+    match (hook.env(), surroundings) {
+        (Some(own), _) => {
+            let split = |entry: &String| {
+                entry.split_once('=').map_or((entry.clone(), String::new()), |(n, v)| (n.into(), v.into()))
+            };
+            command.env_clear().envs(own.iter().map(split));
+        }
+        (None, Surroundings::Of(process)) => {
+            let entries = process.iter().map(|entry| entry.to_bytes());
+            let split = entries.filter_map(|entry| {
+                let at = entry.iter().position(|&byte| byte == b'=')?;
+                Some((OsStr::from_bytes(&entry[..at]), OsStr::from_bytes(&entry[at + 1..])))
+            });
+            command.env_clear().envs(split);
+        }
+        (None, Surroundings::Ours) => {}
     }
     command.current_dir(cwd).stdin(stdin).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()
 }
@@ -183,12 +216,26 @@ mod tests {
     }
 
     fn run_sh(script: &str, timeout: Option<i64>) -> Result<()> {
-        run("prestart", Some(&sh(script, timeout)), &state(), Path::new("/"))
+        run("prestart", Some(&sh(script, timeout)), &state(), Path::new("/"), &Surroundings::Ours)
     }
 
     #[test]
     fn a_hook_reads_the_state() {
         run_sh(r#"grep -q '"id":"c1"'"#, None).expect("the state has the id");
+    }
+
+    #[test]
+    fn a_hook_without_an_environment_gets_one() {
+        let process = [c"COLOUR=red".to_owned()];
+        let inside = Surroundings::Of(&process);
+        let check = |script, surroundings| {
+            run("prestart", Some(&sh(script, None)), &state(), Path::new("/"), surroundings)
+        };
+        check("test \"$COLOUR\" = red && test -z \"$CARGO_PKG_NAME\"", &inside).expect("the process's own");
+        check("test -n \"$CARGO_PKG_NAME\"", &Surroundings::Ours).expect("the runtime's own");
+        let mut hooks = sh("test -z \"$CARGO_PKG_NAME$COLOUR\"", None);
+        hooks[0].set_env(Some(Vec::new()));
+        run("prestart", Some(&hooks), &state(), Path::new("/"), &inside).expect("an empty one is one");
     }
 
     #[test]
@@ -201,7 +248,8 @@ mod tests {
         // More than a pipe takes.
         let state = State { annotations: [("x".to_owned(), "y".repeat(1 << 20))].into(), ..state() };
         let hooks = sh("exec sleep 1000", Some(1));
-        let error = run("prestart", Some(&hooks), &state, Path::new("/")).expect_err("it hangs");
+        let error =
+            run("prestart", Some(&hooks), &state, Path::new("/"), &Surroundings::Ours).expect_err("it hangs");
         assert!(error.to_string().contains("timeout of 1 s"), "{error}");
     }
 

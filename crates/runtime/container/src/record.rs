@@ -72,6 +72,11 @@ pub(crate) struct Record {
     /// The mounts that aren't in a namespace of the container's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) shared_mounts: Option<SharedMounts>,
+    /// What further processes get of the container's execution domain and NUMA policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) personality: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) memory_policy: Option<(u32, Vec<u64>)>,
     #[serde(default)]
     pub(crate) poststart: Vec<Hook>,
     #[serde(default)]
@@ -289,6 +294,8 @@ impl Record {
             agent: filter.and_then(|filter| filter.agent.clone()),
             rdt,
             shared_mounts: None,
+            personality: None,
+            memory_policy: None,
             poststart: hooks.and_then(|h| h.poststart().clone()).unwrap_or_default(),
             poststop: hooks.and_then(|h| h.poststop().clone()).unwrap_or_default(),
         }

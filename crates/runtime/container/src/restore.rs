@@ -28,7 +28,7 @@ use crate::{
     error::Doing,
     filter::{self, Filter},
     foreground::Foreground,
-    hooks,
+    hooks::{self, Surroundings},
     load::load,
     plan::{MountKind, Plan, c_path},
     query::Now,
@@ -210,8 +210,8 @@ impl Attendant {
         let mut state = initial_state(&self.home.id, &self.bundle, &self.plan);
         state.pid = pid;
         let (hooks, bundle) = (&self.plan.hooks, &self.bundle.path);
-        hooks::run("prestart", hooks.prestart().as_ref(), &state, bundle)?;
-        hooks::run("createRuntime", hooks.create_runtime().as_ref(), &state, bundle)
+        hooks::run("prestart", hooks.prestart().as_ref(), &state, bundle, &Surroundings::Ours)?;
+        hooks::run("createRuntime", hooks.create_runtime().as_ref(), &state, bundle, &Surroundings::Ours)
     }
 
     /// There is an init: its state is saved before it may go on.

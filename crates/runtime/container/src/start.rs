@@ -15,7 +15,7 @@ use crate::{
     Error, Result, Runtime, Status,
     error::{Doing, chain},
     failpoint::Failpoint,
-    hooks,
+    hooks::{self, Surroundings},
     record::{CREATING, FIFO, Home, Record},
     spawn::sync::decode_failure,
 };
@@ -56,7 +56,7 @@ fn start(home: &Home, record: &Record) -> Result<()> {
 /// Runs the hooks that come after the program has started.
 pub(crate) fn poststart(record: &Record) -> Result<()> {
     let state = record.state(Status::Running);
-    hooks::run("poststart", Some(&record.poststart), &state, &record.bundle)
+    hooks::run("poststart", Some(&record.poststart), &state, &record.bundle, &Surroundings::Ours)
 }
 
 /// Lets init go, and waits until it has become the program, or failed.

@@ -21,6 +21,7 @@ crate::each_runtime!(
     kill_of_a_stopped_container_is_refused,
     kill_all_reaches_every_process,
     delete_of_a_running_container_needs_force,
+    delete_of_a_created_container_kills_it,
     delete_with_force_of_nothing_is_fine,
     unknown_containers_are_named,
     a_used_id_is_refused,
@@ -185,6 +186,11 @@ fn delete_of_a_running_container_needs_force(t: &T<'_>) -> Result<()> {
     has_one(&refused.stderr, &["not stopped", "is running", "`stopped` state"])?;
     ensure!(container.status()? == "running", "a refused delete must not harm");
     container.delete(&["--force"])
+}
+
+fn delete_of_a_created_container_kills_it(t: &T<'_>) -> Result<()> {
+    let container = t.rt.create(&t.workload(&["sleep"]).write()?, &[])?;
+    container.delete(&[])
 }
 
 fn delete_with_force_of_nothing_is_fine(t: &T<'_>) -> Result<()> {

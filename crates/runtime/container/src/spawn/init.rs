@@ -27,7 +27,7 @@ use crate::{
     Error, Result, State, Status,
     error::Doing,
     failpoint::Failpoint,
-    hooks,
+    hooks::{self, Surroundings},
     plan::{Plan, ProcessPlan},
     privilege::may_set_groups,
     steps::{console, dev, execve, filter, limits, lsm, mask, mount, rootfs, sysctl, user},
@@ -134,13 +134,7 @@ pub(crate) fn create(wires: &Wires, creation: &Creation<'_>) -> Result<Infallibl
     drop(root);
     dev::own_null()?;
     sysctl::names(plan)?;
-    if let Some(persona) = plan.personality {
-        // Before seccomp, which may forbid it.
-        process::personality(persona).doing(|| "set the personality".to_owned())?;
-    }
-    if let Some((mode, nodes)) = &plan.memory_policy {
-        corten_sys::sched::set_memory_policy(*mode, nodes).doing(|| "set the memory policy".to_owned())?;
-    }
+    limits::domain(plan.personality, plan.memory_policy.as_ref())?;
     let path = become_process(wires, &plan.process, setgroups)?;
     Failpoint::InitProcess.pass()?;
     if wires.fifo.is_some() {
@@ -247,7 +241,13 @@ fn hooks_before_pivot(wires: &Wires, creation: &Creation<'_>) -> Result<()> {
         wires.channel.await_order(FromParent::Continue)?;
     }
     let state = State { pid: pid_inside(), ..creation.state.clone() };
-    hooks::run("createContainer", hooks.create_container().as_ref(), &state, &creation.state.bundle)
+    hooks::run(
+        "createContainer",
+        hooks.create_container().as_ref(),
+        &state,
+        &creation.state.bundle,
+        &Surroundings::Ours,
+    )
 }
 
 /// Whether init stops before pivot_root until the parent has run its hooks.
@@ -301,7 +301,8 @@ fn run_program(wires: &Wires, plan: &Plan, creation: &Creation<'_>, path: CStrin
 fn finish(wires: &Wires, plan: &Plan, creation: &Creation<'_>, path: CString) -> Result<Infallible> {
     let state = State { pid: pid_inside(), status: Status::Created, ..creation.state.clone() };
     let root = std::path::Path::new("/");
-    hooks::run("startContainer", plan.hooks.start_container().as_ref(), &state, root)?;
+    let hooks = plan.hooks.start_container().as_ref();
+    hooks::run("startContainer", hooks, &state, root, &Surroundings::Of(&plan.process.env))?;
     if filter::loads_late(wires, &plan.process) {
         // As late as can be: fewer system calls of ours that a profile would have to allow.
         filter::load(wires)?;

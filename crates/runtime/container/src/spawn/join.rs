@@ -35,6 +35,10 @@ pub(crate) struct Entry<'a> {
     pub(crate) target: &'a OwnedFd,
     /// The container's root directory, if that isn't its mount namespace's.
     pub(crate) root: Option<&'a OwnedFd>,
+    /// The container's execution domain.
+    pub(crate) personality: Option<u64>,
+    /// The container's NUMA policy.
+    pub(crate) memory_policy: Option<&'a (u32, Vec<u64>)>,
 }
 
 /// A further process: joins the namespaces of a running container.
@@ -45,7 +49,7 @@ pub(crate) fn exec(
     setgroups: bool,
 ) -> Result<Infallible> {
     Failpoint::JoinBorn.pass()?;
-    let Entry { join, target, root } = entry;
+    let Entry { join, target, root, personality, memory_policy } = entry;
     limits::affinity(plan.affinity.initial.as_deref())?;
     join_cgroups(wires)?;
     Failpoint::JoinCgroup.pass()?;
@@ -74,6 +78,7 @@ pub(crate) fn exec(
         let socket = wires.console.as_ref().map(AsFd::as_fd);
         console::set_up(root.as_fd(), plan, socket, &wires.channel, false)?;
     }
+    limits::domain(personality, memory_policy)?;
     let path = become_process(wires, plan, setgroups)?;
     Failpoint::JoinProcess.pass()?;
     wires.channel.await_order(FromParent::Go)?;

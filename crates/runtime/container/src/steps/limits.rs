@@ -69,3 +69,14 @@ pub(crate) fn affinity(cpus: Option<&[u64]>) -> Result<()> {
 pub(crate) fn all_cpus() {
     sched::set_affinity(&[u64::MAX; 128]).ok(); // because where it can't be changed it's nobody's wish
 }
+
+/// The execution domain and the NUMA policy: before seccomp, which may forbid to set them.
+pub(crate) fn domain(personality: Option<u64>, memory_policy: Option<&(u32, Vec<u64>)>) -> Result<()> {
+    if let Some(persona) = personality {
+        process::personality(persona).doing(|| "set the personality".to_owned())?;
+    }
+    if let Some((mode, nodes)) = memory_policy {
+        sched::set_memory_policy(*mode, nodes).doing(|| "set the memory policy".to_owned())?;
+    }
+    Ok(())
+}

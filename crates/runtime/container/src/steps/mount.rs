@@ -182,8 +182,12 @@ fn bind(root: BorrowedFd<'_>, mount: &Mount, source: &Source) -> Result<()> {
 fn place_strictly(root: BorrowedFd<'_>, mount: &Mount, make: Make, strict: bool) -> Result<OwnedFd> {
     let destination = mount.destination.as_c_str();
     let target = if strict || matches!(destination.to_bytes(), b"/dev" | b"/dev/") {
-        open_or_make_no_links(root, destination, make)
-            .doing(|| format!("mount on {}: it must be a directory, not a link", show(destination)))?
+        open_or_make_no_links(root, destination, make).doing(|| {
+            format!(
+                "mount on {}: what is there must be mounted on ordinary directory, not on a link",
+                show(destination)
+            )
+        })?
     } else {
         open_or_make(root, destination, make).doing(|| format!("open mount target {}", show(destination)))?
     };
