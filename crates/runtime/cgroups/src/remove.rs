@@ -23,6 +23,9 @@ impl Cgroup {
         if self.unit.is_some() {
             return false;
         }
+        if self.is_none() {
+            return true;
+        }
         let gone = |path: &Path| fs::remove_dir(path).map_or_else(|error| file::is_gone(&error), |()| true);
         let members = self.members();
         gone(members) && self.dirs.iter().filter(|dir| dir.path != members).all(|dir| gone(&dir.path))
@@ -68,5 +71,17 @@ fn remove_tree(path: &Path, deadline: Instant) -> Result<()> {
             thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(50));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_cgroup_is_gone_already() {
+        let none = Cgroup::none("/a");
+        assert!(none.remove_if_empty());
+        none.remove().expect("nothing to remove");
     }
 }
