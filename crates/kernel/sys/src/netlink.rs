@@ -19,27 +19,40 @@ const NLM_F_MULTI: u16 = 0x02;
 const NLM_F_ACK: u16 = 0x04;
 const NLM_F_DUMP: u16 = 0x300;
 const NLM_F_CREATE_EXCL: u16 = 0x600;
+const NLM_F_CREATE_APPEND: u16 = 0xc00;
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
 const RTM_NEWADDR: u16 = 20;
 const RTM_GETADDR: u16 = 22;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_GETROUTE: u16 = 26;
 
 const IFLA_IFNAME: u16 = 3;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
+const IFA_LABEL: u16 = 3;
 const IFA_BROADCAST: u16 = 4;
+const IFA_CACHEINFO: u16 = 6;
 const IFA_FLAGS: u16 = 8;
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+const RTA_CACHEINFO: u16 = 12;
+const RTA_NH_ID: u16 = 30;
 
 const IFF_UP: u32 = 1;
 const IFA_F_PERMANENT: u32 = 0x80;
 const RT_SCOPE_UNIVERSE: u8 = 0;
+const RTNH_F_ONLINK: u32 = 4;
+const RTPROT_KERNEL: u8 = 2;
+const RTPROT_RA: u8 = 9;
 
-/// Sizes of nlmsghdr, ifinfomsg and ifaddrmsg.
+/// Sizes of nlmsghdr, ifinfomsg, ifaddrmsg and rtmsg.
 const HEADER: usize = 16;
 const LINK: usize = 16;
 const ADDRESS: usize = 8;
+const ROUTE: usize = 12;
 
 /// A network device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,12 +65,32 @@ pub struct Link {
     pub up: bool,
 }
 
-/// An address of a device, as it can be given to another.
+/// An address of a device, as it can be given to it again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
     family: u8,
     prefix: u8,
-    /// IFA_LOCAL, IFA_ADDRESS and IFA_BROADCAST.
+    scope: u8,
+    permanent: bool,
+    attributes: Vec<(u16, Vec<u8>)>,
+}
+
+impl Address {
+    /// As the device may have it in another namespace, if it is its own wherever it goes: permanent, and of global scope.
+    #[must_use]
+    pub fn elsewhere(&self) -> Option<Self> {
+        let mut address = (self.permanent && self.scope == RT_SCOPE_UNIVERSE).then(|| self.clone())?;
+        address.attributes.retain(|(kind, _)| [IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST].contains(kind));
+        Some(address)
+    }
+}
+
+/// A route through a device, as it can be added again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Way {
+    /// struct rtmsg.
+    header: [u8; ROUTE],
+    /// All but the device.
     attributes: Vec<(u16, Vec<u8>)>,
 }
 
@@ -106,7 +139,7 @@ impl Route {
         Ok(messages.iter().filter_map(link).collect())
     }
 
-    /// The addresses of a device that are its own wherever it goes: permanent, and of global scope.
+    /// The addresses of a device.
     ///
     /// # Errors
     /// The kernel's.
@@ -118,23 +151,69 @@ impl Route {
             let all = attributes(rest);
             let long = all.iter().find(|(kind, _)| *kind == IFA_FLAGS).and_then(|(_, value)| word(value, 0));
             let permanent = long.unwrap_or(flags.into()) & IFA_F_PERMANENT != 0;
-            if word(header, 4)? != index || !permanent || scope != RT_SCOPE_UNIVERSE {
+            if word(header, 4)? != index {
                 return None;
             }
-            let kept = |(kind, _): &(u16, &[u8])| [IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST].contains(kind);
-            let attributes =
-                all.into_iter().filter(kept).map(|(kind, value)| (kind, value.to_vec())).collect();
-            Some(Address { family, prefix, attributes })
+            let known = [IFA_ADDRESS, IFA_LOCAL, IFA_LABEL, IFA_BROADCAST, IFA_CACHEINFO, IFA_FLAGS];
+            Some(Address {
+                family,
+                prefix,
+                scope,
+                permanent,
+                attributes: owned(all, |kind| known.contains(&kind)),
+            })
         };
         Ok(messages.iter().filter_map(address).collect())
     }
 
-    /// Moves a device, which must be down, to another network namespace, under the name `name` (in which `%d` is
-    /// the first number that is free). Its addresses and routes are lost.
+    /// The routes through a device alone that the kernel doesn't make by itself, nor a router on the net. They are in
+    /// an order in which they can be added: a gateway has to be reachable first.
     ///
     /// # Errors
-    /// EEXIST if the name is taken there: then it may have been moved under its old name; EINVAL if the device is
-    /// one of those that can't be moved.
+    /// The kernel's.
+    pub fn ways(&self, index: u32) -> io::Result<Vec<Way>> {
+        let messages = self.ask(RTM_GETROUTE, NLM_F_DUMP, &[0; ROUTE])?;
+        let way = |(kind, body): &Message| {
+            let (header, rest) = (*kind == RTM_NEWROUTE).then(|| body.split_first_chunk::<ROUTE>())??;
+            let all = attributes(rest);
+            let find = |wanted| all.iter().find(|(kind, _)| *kind == wanted).map(|(_, value)| *value);
+            let [family, _, _, _, _, protocol, ..] = *header;
+            let ip = [AddressFamily::Inet, AddressFamily::Inet6].iter().any(|ip| *ip as i32 == family.into());
+            let by_itself = protocol <= RTPROT_KERNEL || protocol == RTPROT_RA;
+            // Nexthop objects go with their device.
+            if !ip || by_itself || word(find(RTA_OIF)?, 0)? != index || find(RTA_NH_ID).is_some() {
+                return None;
+            }
+            let mut header = *header;
+            let flags = word(&header, 8)? & RTNH_F_ONLINK; // because the others are the state that it is in
+            header.get_mut(8..)?.copy_from_slice(&flags.to_ne_bytes());
+            Some(Way { header, attributes: owned(all, |kind| ![RTA_OIF, RTA_CACHEINFO].contains(&kind)) })
+        };
+        let mut ways: Vec<Way> = messages.iter().filter_map(way).collect();
+        ways.sort_by_key(|way| way.attributes.iter().any(|(kind, _)| *kind == RTA_GATEWAY));
+        Ok(ways)
+    }
+
+    /// Adds a route through a device.
+    ///
+    /// # Errors
+    /// EEXIST if there is the same; ENETDOWN if the device is down.
+    pub fn add_way(&self, index: u32, way: &Way) -> io::Result<()> {
+        let mut body = way.header.to_vec();
+        attribute(&mut body, RTA_OIF, &index.to_ne_bytes());
+        for (kind, value) in &way.attributes {
+            attribute(&mut body, *kind, value);
+        }
+        self.ask(RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE_APPEND, &body).map(drop)
+    }
+
+    /// Moves a device to another network namespace, under the name `name` (in which `%d` is the first number that is
+    /// free). The kernel sets it down for that, and its addresses and routes are lost; but only once nothing can be
+    /// in the way of the move any more.
+    ///
+    /// # Errors
+    /// EINVAL if the device is one of those that can't be moved, and others that leave it as it is. If it can't be
+    /// renamed, it has been moved, under its old name.
     pub fn move_to(&self, index: u32, name: &str, namespace: BorrowedFd<'_>) -> io::Result<()> {
         let mut body = link_header(index, 0, 0);
         attribute(&mut body, IFLA_IFNAME, &[name.as_bytes(), b"\0"].concat());
@@ -156,7 +235,7 @@ impl Route {
     /// # Errors
     /// EEXIST if it has it.
     pub fn add_address(&self, index: u32, address: &Address) -> io::Result<()> {
-        let mut body = vec![address.family, address.prefix, 0, RT_SCOPE_UNIVERSE];
+        let mut body = vec![address.family, address.prefix, 0, address.scope];
         body.extend_from_slice(&index.to_ne_bytes());
         for (kind, value) in &address.attributes {
             attribute(&mut body, *kind, value);
@@ -236,6 +315,11 @@ fn attributes(mut rest: &[u8]) -> Vec<(u16, &[u8])> {
     all
 }
 
+fn owned(attributes: Vec<(u16, &[u8])>, wanted: impl Fn(u16) -> bool) -> Vec<(u16, Vec<u8>)> {
+    let all = attributes.into_iter().filter(|(kind, _)| wanted(*kind));
+    all.map(|(kind, value)| (kind, value.to_vec())).collect()
+}
+
 fn align(length: usize) -> usize {
     length.next_multiple_of(4)
 }
@@ -258,7 +342,9 @@ mod tests {
         let links = route.links().expect("links");
         let lo = links.iter().find(|link| link.name == "lo").expect("lo");
         // Its address is of host scope, so it isn't one that could be moved.
-        assert!(route.addresses(lo.index).expect("addresses").is_empty());
+        let addresses = route.addresses(lo.index).expect("addresses");
+        assert!(addresses.iter().all(|address| address.elsewhere().is_none()), "{addresses:?}");
+        assert!(route.ways(lo.index).is_ok());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! Devices"): they keep their permanent global addresses, get their new names, and are set up.
 //!
 //! They never come back from a container that has lived: the kernel returns physical ones and destroys virtual
-//! ones when the namespace goes. Only a `create` that fails puts them where they were.
+//! ones when the namespace goes. Only a `create` that fails puts them where they were, with their addresses and routes.
 
 use std::{
     fs, io,
@@ -10,7 +10,7 @@ use std::{
 };
 
 use corten_sys::{
-    netlink::{Address, Link, Route},
+    netlink::{Address, Link, Route, Way},
     process::Namespaces,
 };
 
@@ -25,6 +25,7 @@ use crate::{
 struct Moved {
     before: Link,
     addresses: Vec<Address>,
+    ways: Vec<Way>,
     theirs: Route,
     index: u32,
 }
@@ -74,16 +75,16 @@ fn give_one(device: &NetDevice, namespace: &OwnedFd) -> io::Result<Moved> {
     if there.iter().any(|link| link.name == device.name) {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the name is taken in the container"));
     }
-    let addresses = ours.addresses(before.index)?;
-    ours.set_up(before.index, false)?;
-    if let Err(e) = ours.move_to(before.index, &device.name, namespace.as_fd()) {
-        ours.set_up(before.index, before.up).ok(); // because why it couldn't be moved is what matters
-        return Err(e);
-    }
+    let (addresses, ways) = (ours.addresses(before.index)?, ours.ways(before.index)?);
+    // It isn't set down first: one that can't be moved must stay as it is, and that costs routes and IPv6 addresses.
+    let result = match ours.move_to(before.index, &device.name, namespace.as_fd()) {
+        Err(e) if ours.links()?.iter().any(|link| link.index == before.index) => return Err(e),
+        // If it has failed after all, that was the new name.
+        result => result,
+    };
     let new = theirs.links()?.into_iter().find(|link| there.iter().all(|old| old.index != link.index));
-    let new = new.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "it is gone after the move"))?;
-    let moved = Moved { before, addresses, theirs, index: new.index };
-    match settle(&moved.theirs, moved.index, &moved.addresses, true) {
+    let moved = Moved { before, addresses, ways, theirs, index: new.ok_or_else(gone)?.index };
+    match result.and_then(|()| settle(&moved)) {
         Ok(()) => Ok(moved),
         Err(e) => {
             take_back(moved).ok(); // because the first failure is the one to tell
@@ -92,22 +93,35 @@ fn give_one(device: &NetDevice, namespace: &OwnedFd) -> io::Result<Moved> {
     }
 }
 
-fn settle(route: &Route, index: u32, addresses: &[Address], up: bool) -> io::Result<()> {
-    for address in addresses {
-        route.add_address(index, address)?;
+/// Makes it usable in the container.
+fn settle(moved: &Moved) -> io::Result<()> {
+    for address in moved.addresses.iter().filter_map(Address::elsewhere) {
+        moved.theirs.add_address(moved.index, &address)?;
     }
-    route.set_up(index, up)
+    moved.theirs.set_up(moved.index, true)
 }
 
 fn take_back(moved: Moved) -> io::Result<()> {
-    let Moved { before, addresses, theirs, index } = moved;
+    let Moved { before, addresses, ways, theirs, index } = moved;
     let here = fs::File::open("/proc/thread-self/ns/net")?;
-    theirs.set_up(index, false)?;
     theirs.move_to(index, &before.name, here.as_fd())?;
     let ours = Route::open()?;
-    let back = find(&ours, &before.name)?
-        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "it is gone after the move"))?;
-    settle(&ours, back.index, &addresses, before.up)
+    let back = find(&ours, &before.name)?.ok_or_else(gone)?;
+    // Each as far as possible; what the kernel has made again by itself is there.
+    let mut result = Ok(());
+    let mut also = |one: io::Result<()>| {
+        if !matches!(&one, Err(e) if e.kind() == io::ErrorKind::AlreadyExists) && result.is_ok() {
+            result = one;
+        }
+    };
+    addresses.iter().for_each(|address| also(ours.add_address(back.index, address)));
+    also(ours.set_up(back.index, before.up));
+    ways.iter().for_each(|way| also(ours.add_way(back.index, way)));
+    result
+}
+
+fn gone() -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, "it is gone after the move")
 }
 
 fn find(route: &Route, name: &str) -> io::Result<Option<Link>> {
