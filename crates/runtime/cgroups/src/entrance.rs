@@ -7,7 +7,7 @@ use std::{
         fd::{AsFd, BorrowedFd},
         unix::fs::OpenOptionsExt,
     },
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use nix::libc::EOPNOTSUPP;
@@ -53,7 +53,7 @@ impl Cgroup {
     /// The same for a cgroup below this one, in every hierarchy (`exec --cgroup`).
     ///
     /// # Errors
-    /// [`Error::Io`], if it doesn't exist for example.
+    /// [`Error::Io`], if it doesn't exist for example; [`Error::SubPath`] if it climbs.
     pub fn entrance_below(&self, below: impl AsRef<Path>) -> Result<Entrance> {
         let below = below.as_ref();
         self.entrance_where(|_| below)
@@ -63,7 +63,7 @@ impl Cgroup {
     /// A controller is named as in the mount options; the v2 hierarchy is named "".
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::NoController`] if a controller isn't there.
+    /// [`Error::Io`]; [`Error::Limit`] if a controller isn't there; [`Error::SubPath`] if a path climbs.
     pub fn entrance_by_controller(&self, below: &[(String, PathBuf)]) -> Result<Entrance> {
         for (name, _) in below {
             if !self.dirs.iter().any(|dir| is_named(dir, name)) {
@@ -80,6 +80,9 @@ impl Cgroup {
         let mut entrance = Entrance { v1: Vec::with_capacity(self.dirs.len()), v2: None };
         for dir in &self.dirs {
             let below = below(dir);
+            if below.components().any(|part| part == Component::ParentDir) {
+                return Err(Error::SubPath { path: below.to_owned() });
+            }
             // join() with "" would add a slash, and an absolute path would leave the container's cgroup.
             let below = below.strip_prefix("/").unwrap_or(below);
             let path = if below.as_os_str().is_empty() { dir.path.clone() } else { dir.path.join(below) };
@@ -146,6 +149,38 @@ impl Entrance {
                 other => other,
             },
             _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::{Controllers, Dir};
+
+    #[test]
+    fn no_entrance_outside() {
+        let root = tempfile::tempdir().expect("a directory");
+        let container = root.path().join("container");
+        for directory in [root.path(), &container, &container.join("a")] {
+            fs::create_dir_all(directory).expect("a directory");
+            fs::write(directory.join("tasks"), "").expect("a file");
+        }
+        let dirs = vec![Dir { path: container, controllers: Controllers::CPU, v2: false }];
+        let cgroup = Cgroup { path: "/container".into(), dirs, unit: None };
+        for inside in ["", "a", "/a", "./a"] {
+            cgroup.entrance_below(inside).expect(inside);
+        }
+        for climbing in ["..", "/..", "../container", "a/..", "a/../.."] {
+            for refused in [
+                cgroup.entrance_below(climbing),
+                cgroup.entrance_by_controller(&[("cpu".to_owned(), climbing.into())]),
+            ] {
+                let error = refused.expect_err(climbing).to_string();
+                assert!(error.starts_with("bad sub cgroup path"), "{error}");
+            }
         }
     }
 }

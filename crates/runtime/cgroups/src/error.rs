@@ -18,6 +18,12 @@ pub enum Error {
         /// The path.
         path: PathBuf,
     },
+    /// The path of a cgroup below a container's climbs out of it.
+    #[error("bad sub cgroup path {path:?}: it must stay below the container's cgroup, without \"..\"")]
+    SubPath {
+        /// The path.
+        path: PathBuf,
+    },
     /// The cgroup is in use: it has processes.
     #[error("cgroup {path} is not empty: {count} process(es) found")]
     NotEmpty {

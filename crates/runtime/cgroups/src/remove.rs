@@ -39,10 +39,11 @@ impl Cgroup {
     /// # Errors
     /// [`Error::Io`] (EBUSY if there are processes) of the first directory that can't be removed.
     pub fn remove(&self) -> Result<()> {
-        let deadline = Instant::now() + DEADLINE;
         // Without processes systemd ends the unit by itself, but it would remember one that failed. That it can't be
         // asked to forget must not keep a container from being deleted.
         let stopped = self.unit.as_ref().map_or(Ok(()), crate::systemd::Made::stop);
+        // From now on: systemd may have taken longer than that.
+        let deadline = Instant::now() + DEADLINE;
         let results: Vec<_> = self.dirs.iter().map(|dir| remove_tree(&dir.path, deadline)).collect();
         let removed = results.into_iter().collect();
         if self.exists() { stopped.and(removed) } else { removed }

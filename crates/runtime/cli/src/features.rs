@@ -126,7 +126,8 @@ pub(crate) fn document() -> Value {
             "netDevices": {"enabled": true}
         },
         "annotations": {"dev.corten.version": env!("CARGO_PKG_VERSION")},
-        "potentiallyUnsafeConfigAnnotations": []
+        // A trailing dot: all that begin so.
+        "potentiallyUnsafeConfigAnnotations": ["org.criu.config", "org.systemd.property."]
     })
 }
 
@@ -166,6 +167,9 @@ mod tests {
         assert!(options.is_sorted());
         let linux = document.linux().as_ref().expect("linux");
         assert!(linux.namespaces().as_ref().is_some_and(|all| all.len() == 8));
+        // Callers that don't trust a config's author take these out of it.
+        let unsafe_ones = document.potentially_unsafe_config_annotations().as_ref().expect("annotations");
+        assert_eq!(unsafe_ones, &["org.criu.config", "org.systemd.property."]);
     }
 
     #[test]

@@ -84,7 +84,7 @@ impl Device {
     }
 
     /// As devices.allow wants it: `c 1:3`.
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let number = |number: Option<u32>| number.map_or_else(|| "*".to_owned(), |number| number.to_string());
         let kind = if self.kind == Kind::Block { 'b' } else { 'c' };
         format!("{kind} {}:{}", number(self.major), number(self.minor))

@@ -112,7 +112,7 @@ impl Unit {
         let mut wanted = self.properties(pid, layout.is_unified());
         wanted.extend(properties::of(resources, layout.is_unified(), version)?);
         if let Some(rules) = resources.devices() {
-            wanted.extend(properties::devices(&devices::Table::of_container(rules)?));
+            wanted.extend(properties::devices(&devices::Table::of_container(rules)?, layout.is_unified())?);
         }
         wanted.extend(self.annotations.iter().cloned());
         let unit = &self.name.unit;
@@ -180,7 +180,7 @@ impl Made {
         let version = version(&mut bus).map_err(failed)?;
         let mut wanted = properties::of(resources, unified, version)?;
         if let Some(rules) = resources.devices().as_ref().filter(|rules| !rules.is_empty()) {
-            wanted.extend(properties::devices(&devices::Table::of_container(rules)?));
+            wanted.extend(properties::devices(&devices::Table::of_container(rules)?, unified)?);
         }
         if wanted.is_empty() {
             return Ok(());

@@ -176,26 +176,52 @@ fn from_file(file: &str, value: &str, version: u32) -> Result<Vec<(&'static str,
         .collect())
 }
 
-/// The device rules. What systemd has no words for is left to us alone, as on v2 it may: all programs have to allow.
-pub(super) fn devices(table: &Table) -> Vec<Property> {
-    let groups = std::fs::read_to_string("/proc/devices").unwrap_or_default();
-    let rules = if table.allow_by_default { None } else { rules(table, &groups) };
-    let policy = if rules.is_some() { "strict" } else { "auto" };
+/// The device rules, of which some can't be told to systemd.
+///
+/// On v2 it is left out of them then: its program and ours both have to allow, so ours alone decides. On v1 both write
+/// the same files, and a unit without rules gets all devices whenever systemd sets it up anew (daemon-reload). There it
+/// is told what it can be, and what it does later takes devices away, but never gives any.
+///
+/// # Errors
+/// [`Error::Limit`] for a list of what is denied on v1, which systemd would make "all are allowed" of.
+pub(super) fn devices(table: &Table, unified: bool) -> Result<Vec<Property>> {
+    devices_among(table, unified, &std::fs::read_to_string("/proc/devices").unwrap_or_default())
+}
+
+fn devices_among(table: &Table, unified: bool, groups: &str) -> Result<Vec<Property>> {
+    if !unified && table.allow_by_default && !table.exceptions.is_empty() {
+        let reason = "systemd can only list what is allowed, and on cgroup v1 would allow all of it again later: \
+                      begin with a rule that denies all, or use the cgroupfs driver";
+        return Err(Error::Limit { limit: "linux.resources.devices".to_owned(), reason: reason.to_owned() });
+    }
+    let mut rules = Vec::new();
+    let mut untold = Vec::new();
+    for (device, access) in &table.exceptions {
+        match specifier(device, groups) {
+            Some(which) => {
+                rules.push(Value::Struct(vec![Value::String(which), Value::String(access.letters())]));
+            }
+            None => untold.push(device),
+        }
+    }
+    let told = !table.allow_by_default && (!unified || untold.is_empty());
+    let rules = told.then_some(rules);
+    if rules.is_some() {
+        for device in untold {
+            tracing::warn!(
+                "linux.resources.devices: systemd can't be told of the rule for {}, and takes the device away when it \
+                 sets the unit up anew (daemon-reload)",
+                device.text()
+            );
+        }
+    }
     let mut all = vec![
-        ("DevicePolicy".to_owned(), Value::string(policy)),
+        ("DevicePolicy".to_owned(), Value::string(if rules.is_some() { "strict" } else { "auto" })),
         // Empty: what was set before is forgotten.
         ("DeviceAllow".to_owned(), Value::Array("(ss)".to_owned(), Vec::new())),
     ];
     all.extend(rules.map(|rules| ("DeviceAllow".to_owned(), Value::Array("(ss)".to_owned(), rules))));
-    all
-}
-
-fn rules(table: &Table, groups: &str) -> Option<Vec<Value>> {
-    let rule = |(device, access): (&Device, &crate::devices::Access)| {
-        let which = specifier(device, groups)?;
-        Some(Value::Struct(vec![Value::String(which), Value::String(access.letters())]))
-    };
-    table.exceptions.iter().map(rule).collect()
+    Ok(all)
 }
 
 fn specifier(device: &Device, groups: &str) -> Option<String> {
@@ -308,9 +334,10 @@ mod tests {
         }
     }
 
+    const GROUPS: &str = "Character devices:\n  1 mem\n136 pts\n\nBlock devices:\n  8 sd\n";
+
     #[test]
     fn device_rules() {
-        const GROUPS: &str = "Character devices:\n  1 mem\n136 pts\n\nBlock devices:\n  8 sd\n";
         let device = |kind, major, minor| specifier(&Device { kind, major, minor }, GROUPS);
         for (found, expected) in [
             (device(Kind::Char, Some(1), Some(3)), Some("/dev/char/1:3")),
@@ -322,6 +349,35 @@ mod tests {
         ] {
             assert_eq!(found.as_deref(), expected);
         }
-        assert_eq!(devices(&Table { allow_by_default: true, ..Table::default() }).len(), 2);
+    }
+
+    /// The policy, and how many rules; `None` if it's refused.
+    fn policy(json: &str, unified: bool) -> Option<(String, usize)> {
+        let rules: Vec<oci_spec::runtime::LinuxDeviceCgroup> = serde_json::from_str(json).expect(json);
+        let table = Table::of_container(&rules).expect(json);
+        let all = devices_among(&table, unified, GROUPS).ok()?;
+        let policy = all.first().and_then(|(_, value)| value.as_str()).expect("a policy").to_owned();
+        let count = |(_, value): &Property| if let Value::Array(_, rules) = value { rules.len() } else { 0 };
+        Some((policy, all.iter().map(count).sum()))
+    }
+
+    #[test]
+    fn systemd_never_gives_devices_on_v1() {
+        let always = Table::of_container(&[]).expect("no rules").exceptions.len();
+        let strict = |more: usize| Some(("strict".to_owned(), always + more));
+        let auto = || Some(("auto".to_owned(), 0));
+        let disk = r#"{"allow":true,"type":"b","major":8,"access":"r"}"#;
+        for (json, v1, v2) in [
+            ("[]".to_owned(), strict(0), strict(0)),
+            (format!("[{disk}]"), strict(1), strict(1)),
+            // No driver has this major; no word says "this minor of every major".
+            (format!(r#"[{disk},{{"allow":true,"type":"b","major":9}}]"#), strict(1), auto()),
+            (format!(r#"[{disk},{{"allow":true,"type":"c","minor":3}}]"#), strict(1), auto()),
+            (r#"[{"allow":true}]"#.to_owned(), auto(), auto()),
+            (r#"[{"allow":true},{"allow":false,"type":"b","major":8}]"#.to_owned(), None, auto()),
+        ] {
+            assert_eq!(policy(&json, false), v1, "{json}");
+            assert_eq!(policy(&json, true), v2, "{json}");
+        }
     }
 }
