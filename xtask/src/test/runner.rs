@@ -70,6 +70,12 @@ impl TestBinary {
             if run.success || has_verdict(&run.text) {
                 outcome.counts.add(closing_line(&run.text), run.skips);
                 suspects.extend(failures(&run.text));
+                // All tests have passed, and then it crashed or hung.
+                if !run.success && closing_line(&run.text).failed == 0 {
+                    println!("--- {} failed after its last test\n{}", self.name, run.text);
+                    outcome.counts.failed += 1;
+                    outcome.failed.push("(the binary, after its last test)".to_owned());
+                }
                 break;
             }
             // It died or was killed inside a test. Tests before that one have passed or failed, those after it are still to be run.
@@ -330,6 +336,16 @@ mod tests {
         let outcome = binary.run(&Setting { filter: &[], bin: None, lane: "check" }).expect("a run");
         assert_eq!((outcome.counts.passed, outcome.counts.failed), (1, 1));
         assert_eq!(outcome.failed, ["b"]);
+    }
+
+    #[test]
+    fn a_death_after_the_last_test_is_a_failure() {
+        let (directory, binary) =
+            binary("echo 'test result: ok. 2 passed; 0 failed; 0 ignored'; kill -SEGV $$");
+        let bin = directory.path().to_owned();
+        let outcome = binary.run(&Setting { filter: &[], bin: Some(&bin), lane: "root" }).expect("a run");
+        assert_eq!((outcome.counts.passed, outcome.counts.failed), (2, 1));
+        assert_eq!(outcome.failed, ["(the binary, after its last test)"]);
     }
 
     #[test]

@@ -67,6 +67,8 @@ struct Query {
     attach_flags: u32,
     prog_ids: u64,
     prog_cnt: u32,
+    /// Kernels before 6.0 refuse anything but zeros after `prog_cnt`: no padding, which could be anything.
+    zero: u32,
 }
 
 /// The same for BPF_PROG_GET_FD_BY_ID.
@@ -163,6 +165,7 @@ pub fn attached_cgroup_device(cgroup: &impl AsFd) -> io::Result<Option<OwnedFd>>
         attach_flags: 0,
         prog_ids: ids.as_mut_ptr() as u64,
         prog_cnt: 64,
+        zero: 0,
     };
     // SAFETY: the attributes have the size told and point to room for prog_cnt numbers, more than a cgroup can have.
     check(unsafe { libc::syscall(libc::SYS_bpf, PROG_QUERY, &raw mut query, size_of::<Query>()) })?;
@@ -200,4 +203,24 @@ fn name(program: &OwnedFd) -> io::Result<[u8; 16]> {
 
 fn number(fd: &impl AsFd) -> u32 {
     fd.as_fd().as_raw_fd().cast_unsigned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The kernel reads all bytes of what it is given, and padding isn't initialised.
+    #[test]
+    fn nothing_is_padded() {
+        for (name, fields, size) in [
+            ("Load", 2 * 4 + 2 * 8 + 2 * 4 + 8 + 2 * 4 + 16, size_of::<Load>()),
+            ("Attach", 5 * 4, size_of::<Attach>()),
+            ("Query", 4 * 4 + 8 + 2 * 4, size_of::<Query>()),
+            ("ById", 3 * 4, size_of::<ById>()),
+            ("InfoByFd", 2 * 4 + 8, size_of::<InfoByFd>()),
+            ("Info", 2 * 4 + 8 + 2 * 4 + 3 * 8 + 2 * 4 + 8 + 16, size_of::<Info>()),
+        ] {
+            assert_eq!(fields, size, "{name}");
+        }
+    }
 }

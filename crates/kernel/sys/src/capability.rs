@@ -154,13 +154,6 @@ pub fn limit_bounding(keep: Set) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the capability is in the bounding set; false too if the kernel doesn't know it.
-#[must_use]
-pub fn in_bounding(number: u32) -> bool {
-    // SAFETY: takes no pointers.
-    unsafe { libc::prctl(libc::PR_CAPBSET_READ, number, 0, 0, 0) == 1 }
-}
-
 /// Clears the ambient set and raises `set` in it.
 ///
 /// # Errors

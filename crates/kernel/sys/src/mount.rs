@@ -7,7 +7,7 @@
 use std::{
     ffi::CStr,
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
 };
 
 use bitflags::bitflags;
@@ -317,12 +317,4 @@ pub fn move_here_to_root() -> io::Result<()> {
     // SAFETY: the paths are NUL-terminated strings; type and data may be null for MS_MOVE.
     let ret = unsafe { libc::mount(c".".as_ptr(), c"/".as_ptr(), none, libc::MS_MOVE, none.cast()) };
     check(ret.into()).map(drop)
-}
-
-/// Whether the mount that `fd` is on is read-only (fstatfs(2)).
-///
-/// # Errors
-/// The kernel's.
-pub fn is_readonly(fd: impl AsFd) -> io::Result<bool> {
-    Ok(nix::sys::statvfs::fstatvfs(fd)?.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY))
 }

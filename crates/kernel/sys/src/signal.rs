@@ -2,8 +2,6 @@
 
 use std::io;
 
-use crate::check;
-
 /// Every signal to its default disposition, and none blocked: execve(2) would pass on what is ignored (Rust
 /// ignores SIGPIPE) and what is blocked.
 ///
@@ -36,13 +34,4 @@ pub fn ignore(signal: i32) -> io::Result<()> {
     // SAFETY: SIG_IGN is a valid disposition and runs no code of ours.
     let ret = unsafe { libc::signal(signal, libc::SIG_IGN) };
     if ret == libc::SIG_ERR { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-/// Ask the kernel for `signal` when our parent dies.
-///
-/// # Errors
-/// EINVAL for no such signal.
-pub fn on_parent_death(signal: i32) -> io::Result<()> {
-    // SAFETY: takes no pointers.
-    check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal) }.into()).map(drop)
 }
