@@ -1,6 +1,6 @@
 //! Signal dispositions and masks of a process that is about to become another program.
 
-use std::io;
+use std::{io, os::unix::process::CommandExt, process::Command};
 
 /// Every signal to its default disposition, and none blocked: execve(2) would pass on what is ignored (Rust
 /// ignores SIGPIPE) and what is blocked.
@@ -24,6 +24,12 @@ pub fn reset() -> io::Result<()> {
 /// The kernel's.
 pub fn unblock_all() -> io::Result<()> {
     nix::sys::signal::SigSet::empty().thread_set_mask().map_err(Into::into)
+}
+
+/// Makes `command` begin with no signal blocked, whatever is blocked here: what it is started with it inherits.
+pub fn unblocked(command: &mut Command) {
+    // SAFETY: between fork and exec only what is async-signal-safe may run: this is one sigprocmask.
+    unsafe { command.pre_exec(unblock_all) };
 }
 
 /// Ignores a signal; for SIGTTOU and the like, around a call.

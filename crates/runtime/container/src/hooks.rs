@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use corten_sys::process::pidfd_open;
+use corten_sys::{process::pidfd_open, signal};
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::memfd::{MFdFlags, memfd_create},
@@ -119,6 +119,8 @@ fn spawn(hook: &Hook, cwd: &Path, stdin: File, surroundings: &Surroundings<'_>) 
         }
         (None, Surroundings::Ours) => {}
     }
+    // In the foreground we have all signals blocked.
+    signal::unblocked(&mut command);
     command.current_dir(cwd).stdin(stdin).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()
 }
 
@@ -166,22 +168,25 @@ fn drain(
         match poll(&mut fds, timeout) {
             Err(nix::errno::Errno::EINTR) => continue,
             Err(e) => return Err(e.into()),
-            Ok(0) if left.is_some_and(|left| left.is_zero()) => return Ok(false),
             Ok(_) => {}
         }
         let ended = fds.first().and_then(PollFd::any).unwrap_or(false);
         let readable = fds.get(1).and_then(PollFd::any).unwrap_or(false);
+        let enough = stderr.len() as u64 >= STDERR;
+        // There may always be something to read: neither the end nor the deadline can wait until there isn't.
+        if ended && (enough || !readable) {
+            return Ok(true);
+        }
+        if !ended && left.is_some_and(|left| left.is_zero()) {
+            return Ok(false);
+        }
         if readable && let Some(open) = &mut stream {
             let mut buffer = [0; 1024];
             match open.read(&mut buffer)? {
                 0 => stream = None,
-                n if (stderr.len() as u64) < STDERR => {
-                    stderr.extend_from_slice(buffer.get(..n).unwrap_or_default());
-                }
+                n if !enough => stderr.extend_from_slice(buffer.get(..n).unwrap_or_default()),
                 _ => {}
             }
-        } else if ended {
-            return Ok(true);
         }
     }
 }
@@ -263,6 +268,25 @@ mod tests {
     fn a_hanging_hook_is_killed() {
         let error = run_sh("exec sleep 1000", Some(1)).expect_err("it hangs");
         assert!(error.to_string().contains("timeout of 1 s"), "{error}");
+    }
+
+    #[test]
+    fn a_hook_that_never_stops_writing_is_killed() {
+        let error = run_sh("yes >&2", Some(1)).expect_err("it goes on for ever");
+        assert!(error.to_string().contains("timeout of 1 s"), "{error}");
+    }
+
+    #[test]
+    fn a_grandchild_that_never_stops_writing_does_not_hang_us() {
+        run_sh("yes >&2 & exit 0", None).expect("the hook itself has ended");
+    }
+
+    #[test]
+    fn a_hook_has_no_signals_blocked() {
+        // As in the foreground. The thread is this test's own.
+        nix::sys::signal::SigSet::all().thread_block().expect("block");
+        // exec, as dash unblocks all for what it forks.
+        run_sh("exec grep -Eq '^SigBlk:[[:space:]]0+$' /proc/self/status", None).expect("none is blocked");
     }
 
     #[test]
