@@ -1,7 +1,9 @@
 //! `delete` (runtime-spec, "Lifecycle", steps 11 to 13).
 
 use std::{
+    fs,
     os::fd::AsFd,
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -46,10 +48,10 @@ impl Runtime {
         };
         let now = match self.now(id) {
             // An id that is taken, but no record: its `create` was killed in the middle.
-            Err(Error::NotFound { .. }) if force => return abandon(&home),
+            Err(Error::NotFound { .. }) if force => return self.abandon(&home),
             Err(error @ Error::Record { .. }) if force => {
                 tracing::warn!("{}; its cgroup and state directory are removed", chain(&error));
-                return abandon(&home);
+                return self.abandon(&home);
             }
             other => other?,
         };
@@ -62,6 +64,34 @@ impl Runtime {
             Failpoint::DeleteStopped.pass()?;
         }
         take_away(&now, lock)
+    }
+
+    /// Takes away what there is of a container without a record: its cgroup, with whoever is in it, and its directory.
+    fn abandon(&self, home: &Home) -> Result<()> {
+        if let Some(place) = home.noted_cgroup()
+            && let Ok(cgroup) = Cgroup::locate(&place)
+            && cgroup.exists()
+        {
+            // It's noted before it is made, which is refused where there are processes of others already.
+            match self.other_in(home, &place) {
+                Some(id) => tracing::warn!(
+                    "cgroup {} stays: container {id} is in it, and {} may never have been",
+                    place.display(),
+                    home.id
+                ),
+                None => cgroup::destroy(&cgroup)?,
+            }
+        }
+        home.remove()
+    }
+
+    /// Another container below our root in this cgroup, or one below it.
+    fn other_in(&self, home: &Home, place: &Path) -> Option<String> {
+        let ids =
+            fs::read_dir(&self.root).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let others = ids.filter(|id| *id != home.id).filter_map(|id| Home::new(&self.root, &id).ok());
+        let mut there = others.filter(|other| other.noted_cgroup().is_some_and(|at| at.starts_with(place)));
+        there.next().map(|other| other.id)
     }
 
     /// Deletes a container whose end we have seen, unless somebody else does so.
@@ -100,17 +130,6 @@ fn take_away(now: &Now, lock: Lock) -> Result<()> {
     Failpoint::DeleteHome.pass()?;
     hooks::poststop(record);
     Failpoint::DeleteHooks.pass()
-}
-
-/// Takes away what there is of a container without a record: its cgroup, with whoever is in it, and its directory.
-fn abandon(home: &Home) -> Result<()> {
-    if let Some(place) = home.noted_cgroup()
-        && let Ok(cgroup) = Cgroup::locate(&place)
-        && cgroup.exists()
-    {
-        cgroup::destroy(&cgroup)?;
-    }
-    home.remove()
 }
 
 /// Kills everything and waits for init's end.

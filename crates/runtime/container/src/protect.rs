@@ -51,8 +51,12 @@ pub fn protect_executable() -> Result<()> {
     if is_sealed().doing(doing)? {
         return Ok(());
     }
-    // Without the privilege to clone mounts there's the copy, which needs none.
-    let file = read_only().or_else(|_| copy()).doing(doing)?;
+    if let Ok(mount) = read_only() {
+        // It comes back only if that failed.
+        drop(again(mount.as_fd()));
+    }
+    // Without the privilege to clone mounts, or to execute what is on them, there's the copy, which needs none.
+    let file = copy().doing(doing)?;
     Err(again(file.as_fd())).doing(doing)
 }
 

@@ -79,7 +79,11 @@ fn release(home: &Home, record: &Record) -> Result<()> {
     // For the error, while the path exists; a reader of ours would keep POLLERR away, so it's opened by number later.
     let again = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fifo));
     Failpoint::StartOpened.pass()?;
-    io::Write::write_all(&mut fifo, b"0").doing(|| "let container init go".to_owned())?;
+    match io::Write::write_all(&mut fifo, b"0") {
+        // Another start was faster, or init has ended.
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Err(wrong(status_now(home, record))),
+        other => other.doing(|| "let container init go".to_owned())?,
+    }
     Failpoint::StartReleased.pass()?;
     match fs::remove_file(&path) {
         // Another start was faster: this one has no part in it.
@@ -94,9 +98,17 @@ fn release(home: &Home, record: &Record) -> Result<()> {
         Err(e) if e.kind() != io::ErrorKind::WouldBlock => return Err(e).doing(doing),
         _ => {}
     }
-    // Our own byte, if init died before it read it.
-    let said = said.strip_prefix(b"0").unwrap_or(&said);
-    if said.is_empty() { Ok(()) } else { Err(decode_failure(said)) }
+    outcome(&said)
+}
+
+/// What is left in the fifo: orders to go that init didn't read, ours if it died, or those of other `start`s at the same
+/// time; then its error, if it had one (which begins otherwise: [`decode_failure`]).
+fn outcome(said: &[u8]) -> Result<()> {
+    let orders = said.iter().take_while(|&&byte| byte == b'0').count();
+    match said.get(orders..).unwrap_or_default() {
+        [] => Ok(()),
+        failure => Err(decode_failure(failure)),
+    }
 }
 
 /// Waits until nobody has the fifo open for reading.
@@ -116,5 +128,21 @@ fn status_now(home: &Home, record: &Record) -> Status {
         Some(_) if home.file(CREATING).symlink_metadata().is_ok() => Status::Creating,
         Some(_) => Status::Running,
         None => Status::Stopped,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spawn::sync::encode_failure;
+
+    #[test]
+    fn orders_that_nobody_read_are_no_failure() {
+        for orders in ["", "0", "00"] {
+            outcome(orders.as_bytes()).expect(orders);
+            let error = Error::Program { program: "0".to_owned(), reason: "no such file".to_owned() };
+            let said = [orders.as_bytes(), &encode_failure(&error)].concat();
+            assert_eq!(outcome(&said).expect_err(orders).to_string(), error.to_string());
+        }
     }
 }

@@ -9,6 +9,7 @@ use integration_support::{Kind, run};
 use crate::T;
 
 crate::each_runtime!(create_killed_at_any_time, concurrent_deletes);
+crate::each_runtime!(@one corten_alone Corten another_containers_cgroup_is_left_alone);
 
 fn create_killed_at_any_time(t: &T<'_>) -> Result<()> {
     if t.differs(Kind::Crun, "crun 1.8 leaves a cgroup if it is killed early")
@@ -55,4 +56,16 @@ fn concurrent_deletes(t: &T<'_>) -> Result<()> {
         Ok::<_, anyhow::Error>(())
     })?;
     run(t.rt.command().args(["delete", "--force", container.id()]))?.ok().map(drop)
+}
+
+/// A `create` that was killed before it was told that the cgroup is another container's has noted it already.
+fn another_containers_cgroup_is_left_alone(t: &T<'_>) -> Result<()> {
+    let container = t.start(t.workload(&["sleep"]))?;
+    let home = t.rt.root().join("killed-early");
+    std::fs::create_dir(&home)?;
+    std::os::unix::fs::symlink(t.scope.cgroup("c"), home.join("cgroup"))?;
+    let deleted = run(t.rt.command().args(["delete", "--force", "killed-early"]))?.ok()?;
+    crate::has(&deleted.stderr, container.id())?;
+    ensure!(container.status()? == "running" && !home.exists());
+    container.delete(&["--force"])
 }
