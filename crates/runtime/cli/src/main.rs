@@ -30,6 +30,8 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
+    // Before the log is opened: it mustn't get the number of a descriptor that the container is said to inherit.
+    let inherited = check_descriptors(cli.command.as_ref());
     let log = match log::Log::open(&cli.global) {
         Ok(log) => log,
         Err(error) => {
@@ -45,7 +47,7 @@ fn main() -> ExitCode {
         return shown(&<Cli as clap::CommandFactory>::command().render_help().to_string());
     };
     let name = phrases::Name::of(&command);
-    match commands::execute(&cli.global, command) {
+    match inherited.and_then(|()| commands::execute(&cli.global, command)) {
         Ok(code) => code,
         Err(error) => {
             log.fatal(&phrases::message(name, &error));
@@ -62,6 +64,18 @@ fn protect() -> anyhow::Result<()> {
     if std::env::args_os().skip(1).any(meets_containers) {
         corten_container::protect_executable()?;
     }
+    Ok(())
+}
+
+/// Whether what the container is to inherit is there.
+fn check_descriptors(command: Option<&Command>) -> anyhow::Result<()> {
+    let preserve = match command {
+        Some(Command::Create(create)) => create.preserve_fds,
+        Some(Command::Run(run)) => run.create.preserve_fds,
+        Some(Command::Exec(exec)) => exec.preserve_fds,
+        _ => return Ok(()),
+    };
+    corten_container::inherited_descriptors(preserve)?;
     Ok(())
 }
 

@@ -22,12 +22,13 @@ use nix::{
 use crate::{
     CreateOptions, Error, Result, Runtime, State, Status,
     cgroup::{self, CgroupDoing},
+    descriptors::inherited_descriptors,
     error::Doing,
     failpoint::Failpoint,
     filter,
     hooks::{self, Surroundings},
     load::load,
-    net_devices,
+    net_devices, pid_file,
     plan::{Mount, Plan},
     privilege::is_unprivileged,
     rdt::{self, Groups},
@@ -100,6 +101,8 @@ impl Runtime {
         hooked: &mut Option<Record>,
     ) -> Result<Made> {
         let home = Home::new(&self.root, id)?;
+        // Before anything is opened.
+        let keep = inherited_descriptors(options.preserve_fds)?;
         let (bundle, plan) = load(options)?;
         support::container(&plan)?;
         let filter = filter::compile(&plan)?;
@@ -153,7 +156,7 @@ impl Runtime {
             join: joins,
             console: console.map(OwnedFd::from),
             fifo,
-            keep: options.preserve_fds + listen_fds(),
+            keep,
             seccomp: filter.as_ref().map(|filter| (filter.instructions.clone(), filter.flags)),
         };
         let joined_net = net_devices::joined(&plan, &wires.join)?;
@@ -172,7 +175,7 @@ impl Runtime {
         home.save(&record, &filter::to_bytes(filter.as_ref()))?;
         Failpoint::CreateSaved.pass()?;
         let mut made = Made { home, record, child, terminal: None, hooked: false };
-        match made.attend(&plan, options, mode) {
+        match made.attend(&plan, options, mode, undo) {
             Ok(()) => Ok(made),
             Err(error) => {
                 if made.hooked || matches!(error, Error::Hook { .. }) {
@@ -186,7 +189,13 @@ impl Runtime {
 
 impl Made {
     /// The parent's script, once the state is saved, until init may live.
-    fn attend(&mut self, plan: &Plan, options: &CreateOptions, mode: Mode) -> Result<()> {
+    fn attend(
+        &mut self,
+        plan: &Plan,
+        options: &CreateOptions,
+        mode: Mode,
+        undo: &mut Undo<'static>,
+    ) -> Result<()> {
         if let Some(path) = &options.pidfd_socket {
             send_pidfd(path, &self.child.pidfd)?;
         }
@@ -212,7 +221,9 @@ impl Made {
             Failpoint::CreateAvailable.pass()?;
         }
         if let Some(path) = &options.pid_file {
-            write_pid_file(path, self.child.pid)?;
+            let (path, pid) = (path.clone(), self.child.pid);
+            pid_file::write(&path, pid)?;
+            undo.push("remove the pid file", move || pid_file::remove(&path, pid));
             Failpoint::CreatePidFile.pass()?;
         }
         // The state is saved: whatever becomes of us, the container can be found and deleted.
@@ -333,28 +344,8 @@ pub(crate) fn connect(socket: Option<&Path>, terminal: bool, relayed: bool) -> R
     }
 }
 
-/// Number of descriptors of socket activation that are ours to pass on (sd_listen_fds(3)).
-pub(crate) fn listen_fds() -> u32 {
-    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u32>().ok());
-    match (number("LISTEN_PID"), number("LISTEN_FDS")) {
-        (Some(pid), Some(count)) if pid == std::process::id() => count,
-        // Without a pid: set by a manager that doesn't know ours.
-        (None, Some(count)) => count,
-        _ => 0,
-    }
-}
-
 fn keyring(id: &str, options: &CreateOptions) -> Option<CString> {
     (!options.no_new_keyring).then(|| CString::new(format!("_ses.{id}")).ok()).flatten()
-}
-
-/// Writes the pid, so that a reader sees all of it or no file.
-pub(crate) fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".tmp");
-    fs::write(&temporary, pid.to_string())
-        .and_then(|()| fs::rename(&temporary, path))
-        .doing(|| format!("write the pid file {}", path.display()))
 }
 
 /// Sends a pidfd to whoever listens.

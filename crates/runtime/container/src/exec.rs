@@ -12,11 +12,13 @@ use oci_spec::runtime::Process;
 use crate::{
     Error, ExecOptions, Outcome, Result, Runtime, Status,
     cgroup::CgroupDoing,
-    create::{connect, listen_fds, send_pidfd, write_pid_file},
-    error::Doing,
+    create::{connect, send_pidfd},
+    descriptors::{inherited_descriptors, listen_fds},
+    error::{Doing, chain},
     failpoint::Failpoint,
     filter,
     foreground::Foreground,
+    pid_file,
     plan::{self, Circumstances, ProcessPlan},
     privilege::{in_user_namespace, is_unprivileged, may_set_groups},
     query::Now,
@@ -36,6 +38,8 @@ impl Runtime {
     /// # Errors
     /// [`Error::Status`] if it is stopped or paused; [`Error::Program`] if the program can't be executed.
     pub fn exec(&self, id: &str, options: &ExecOptions) -> Result<Outcome> {
+        // Before anything is opened.
+        let keep = inherited_descriptors(options.preserve_fds)?;
         let now = self.now(id)?;
         let wrong = || Error::Status { id: id.to_owned(), status: now.status, operation: "exec" };
         match now.status {
@@ -50,12 +54,15 @@ impl Runtime {
         let plan = plan::exec(&with_affinity(&options.process, &now.record.process), circumstances)
             .map_err(problems)?;
         support::process(&plan)?;
-        let result = spawn(&now, target, &plan, options).and_then(|(child, ours)| {
+        let result = spawn(&now, target, &plan, options, keep).and_then(|(child, ours)| {
             let pid = child.pid;
             attend(child, ours, &now.record, &plan, options).map_err(|(error, child)| {
-                match kill(pid, &child) {
+                if let Err(left) = kill(pid, &child) {
+                    return left;
+                }
+                match options.pid_file.as_deref().map_or(Ok(()), |path| pid_file::remove(path, pid)) {
                     Ok(()) => error,
-                    Err(left) => left,
+                    Err(left) => Error::Undo { error: Box::new(error), left: vec![chain(&left)] },
                 }
             })
         });
@@ -85,9 +92,15 @@ fn with_affinity(process: &Process, container: &Process) -> Process {
     process
 }
 
-fn spawn(now: &Now, target: &OwnedFd, plan: &ProcessPlan, options: &ExecOptions) -> Result<(Child, OwnedFd)> {
+fn spawn(
+    now: &Now,
+    target: &OwnedFd,
+    plan: &ProcessPlan,
+    options: &ExecOptions,
+    keep: u32,
+) -> Result<(Child, OwnedFd)> {
     let (ours, theirs) = sync::pair()?;
-    let mut wires = wires(now, theirs, plan, options)?;
+    let mut wires = wires(now, theirs, plan, options, keep)?;
     let join = Namespaces::from_bits_retain(now.record.namespaces);
     let doing = || format!("enter container {}", now.home.id);
     let root = own_root(now)?;
@@ -139,7 +152,7 @@ fn own_root(now: &Now) -> Result<Option<OwnedFd>> {
     std::fs::File::open(&path).map(|root| Some(root.into())).doing(|| format!("open {path}"))
 }
 
-fn wires(now: &Now, channel: Channel, plan: &ProcessPlan, options: &ExecOptions) -> Result<Wires> {
+fn wires(now: &Now, channel: Channel, plan: &ProcessPlan, options: &ExecOptions, keep: u32) -> Result<Wires> {
     let record = &now.record;
     let damaged = || Error::Record {
         operation: "read",
@@ -165,7 +178,7 @@ fn wires(now: &Now, channel: Channel, plan: &ProcessPlan, options: &ExecOptions)
         console: connect(options.console_socket.as_deref(), plan.terminal, !options.detach)?
             .map(OwnedFd::from),
         fifo: None,
-        keep: options.preserve_fds + listen_fds(),
+        keep,
         seccomp,
     })
 }
@@ -204,7 +217,7 @@ fn attend(
             send_pidfd(path, &child.pidfd)?;
         }
         if let Some(path) = &options.pid_file {
-            write_pid_file(path, child.pid)?;
+            pid_file::write(path, child.pid)?;
             Failpoint::ExecPidFile.pass()?;
         }
         if let Some(groups) = &record.rdt {

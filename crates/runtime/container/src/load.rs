@@ -6,7 +6,7 @@ use corten_bundle::Bundle;
 
 use crate::{
     CreateOptions, Error, Result,
-    create::listen_fds,
+    descriptors::listen_fds,
     plan::{Circumstances, Plan},
     privilege::{in_user_namespace, is_unprivileged},
 };

@@ -15,7 +15,8 @@ pub struct CreateOptions {
     pub pidfd_socket: Option<PathBuf>,
     /// Where to write init's pid.
     pub pid_file: Option<PathBuf>,
-    /// How many file descriptors after stderr (3, 4, ...) the container inherits, beside those of LISTEN_FDS.
+    /// How many file descriptors after stderr (3, 4, ...) the container inherits, beside those of LISTEN_FDS. They must be
+    /// the caller's from its start: see [`crate::inherited_descriptors`].
     pub preserve_fds: u32,
     /// Move the rootfs over `/` rather than pivot_root (for hosts that run from a ramdisk).
     pub no_pivot: bool,
@@ -47,7 +48,7 @@ pub struct ExecOptions {
     pub pid_file: Option<PathBuf>,
     /// Return once the program runs.
     pub detach: bool,
-    /// How many file descriptors after stderr the process inherits.
+    /// How many file descriptors after stderr the process inherits; as for [`CreateOptions`].
     pub preserve_fds: u32,
     /// Go on although the container is paused (the process then waits for the thaw).
     pub ignore_paused: bool,

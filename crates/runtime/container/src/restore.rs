@@ -19,7 +19,7 @@ use crate::{
     CreateOptions, Outcome, Result, RunOptions, Runtime, Status,
     cgroup::{self, CgroupDoing},
     checkpoint::DESCRIPTORS,
-    create::{connect, initial_state, record, write_pid_file},
+    create::{connect, initial_state, record},
     criu::{
         self, CriuOptions, Directories, Outside,
         rpc::{self, Kind},
@@ -30,6 +30,7 @@ use crate::{
     foreground::Foreground,
     hooks::{self, Surroundings},
     load::load,
+    pid_file,
     plan::{MountKind, Plan, c_path},
     query::Now,
     rdt::{self, Groups},
@@ -140,7 +141,7 @@ impl Runtime {
         let (record, pidfd) =
             attendant.restored.ok_or_else(|| criu::wrong(operation(), "criu restored no process"))?;
         if let Some(path) = &create.pid_file {
-            write_pid_file(path, record.init.pid)?;
+            pid_file::write(path, record.init.pid)?;
         }
         Ok(Restored { home: attendant.home, record, pidfd, terminal: attendant.terminal })
     }

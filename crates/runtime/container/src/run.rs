@@ -5,8 +5,10 @@ use nix::sys::prctl::set_child_subreaper;
 use crate::{
     CreateOptions, Error, Outcome, Result, RunOptions, Runtime, Status,
     create::{Made, Mode},
+    descriptors::inherited_descriptors,
     error::Doing,
     foreground::Foreground,
+    pid_file,
     query::Now,
     record::Home,
     spawn::sync::FromInit,
@@ -22,13 +24,15 @@ impl Runtime {
         if !run.detach && !run.no_subreaper {
             set_child_subreaper(true).doing(|| "become a subreaper".to_owned())?;
         }
+        // Before we catch signals, through a descriptor.
+        inherited_descriptors(create.preserve_fds)?;
         // Before init is born, so that no signal is lost, nor its end.
         let foreground = if run.detach { None } else { Some(Foreground::begin()?) };
         let mode = if run.detach { Mode::Detach } else { Mode::Run };
         let mut made = self.make(id, create, mode)?;
         let started = started(&mut made).and_then(|()| poststart(&made.record));
         if let Err(error) = started {
-            return Err(self.give_up(id, &made, error));
+            return Err(self.give_up(id, create, &made, error));
         }
         let Some(foreground) = foreground else { return Ok(Outcome::Detached(made.child.pid)) };
         let code = foreground.wait(made.child.pid, &made.child.pidfd, made.terminal.take());
@@ -40,13 +44,14 @@ impl Runtime {
     }
 
     /// Takes back a container whose program didn't start.
-    fn give_up(&self, id: &str, made: &Made, error: Error) -> Error {
+    fn give_up(&self, id: &str, create: &CreateOptions, made: &Made, error: Error) -> Error {
         crate::spawn::parent::kill(made.child.pid, &made.child.pidfd).ok(); // because delete tells what is left
         let undone = match Home::new(&self.root, id) {
             Ok(_) => self.delete(id, true),
             Err(e) => Err(e),
         };
-        match undone {
+        let pid_file = create.pid_file.as_deref();
+        match undone.and_then(|()| pid_file.map_or(Ok(()), |path| pid_file::remove(path, made.child.pid))) {
             Ok(()) => error,
             Err(left) => Error::Undo { error: Box::new(error), left: vec![left.to_string()] },
         }

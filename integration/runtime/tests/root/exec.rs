@@ -21,6 +21,7 @@ crate::each_runtime!(
     detached_with_pid_file,
     with_a_terminal,
     preserved_descriptors_arrive,
+    null_is_the_containers_own,
     no_descriptor_leaks,
     in_a_stopped_container_is_refused,
     in_a_created_container_is_refused_or_runs,
@@ -172,6 +173,20 @@ fn preserved_descriptors_arrive(t: &T<'_>) -> Result<()> {
         .arg(inner.get_program())
         .args(inner.get_args());
     ensure!(run(&mut command)?.ok()?.stdout == "through a descriptor");
+    container.delete(&["--force"])
+}
+
+/// Both stdin of the test's and /dev/null are the same device, but not the same file.
+fn null_is_the_containers_own(t: &T<'_>) -> Result<()> {
+    if t.rt.kind() != Kind::Corten {
+        integration_support::skip("not every release of the peers does so for exec");
+        return Ok(());
+    }
+    let container = busy(t)?;
+    let script = "stat -L -c %d:%i /proc/self/fd/0 /dev/null";
+    let out = container.exec(&[], &["/bin/sh", "-c", script])?.ok()?.stdout;
+    let mut lines = out.lines();
+    ensure!(lines.next().is_some_and(|stdin| Some(stdin) == lines.next()), "{out}");
     container.delete(&["--force"])
 }
 

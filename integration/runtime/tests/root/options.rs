@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
-use integration_support::{Container, Kind, run, wait_for};
+use integration_support::{Bundle, Container, Kind, run, wait_for};
 use serde_json::{Value, json};
 
 use crate::{T, has, value};
@@ -16,7 +16,8 @@ crate::each_runtime!(listen_fds_are_passed_on, more_groups, exec_in_a_cgroup_bel
 crate::each_runtime!(@one corten_alone Corten
     pidfds_are_sent run_keeps_the_container_if_asked exec_in_a_cgroup_below_of_one_controller
     labels_are_refused_where_there_is_no_module too_many_preserved_descriptors_are_named no_new_privileges_by_flag
-    global_flags_after_the_command
+    global_flags_after_the_command nothing_of_ours_is_passed_on no_pid_file_of_a_failure
+    hooks_in_the_foreground_get_signals
 );
 
 /// `command` as a shell runs it that sets LISTEN_FDS for itself and becomes it, with a file as descriptor 3.
@@ -176,6 +177,59 @@ fn too_many_preserved_descriptors_are_named(t: &T<'_>) -> Result<()> {
     let refused = container.exec(&["--preserve-fds", "50"], &["/bin/workload", "pwd"])?.err()?;
     has(&refused.stderr, "is it open?")?;
     container.delete(&["--force"])
+}
+
+/// CVE-2024-21626 by a third door: what the runtime itself opens gets the number of what is missing.
+fn nothing_of_ours_is_passed_on(t: &T<'_>) -> Result<()> {
+    let (bundle, log) = (t.workload(&["fds"]).write()?, t.scope.path("log"));
+    let activated = "LISTEN_FDS=1; LISTEN_PID=$$; export LISTEN_FDS LISTEN_PID; ";
+    for (environment, count) in
+        [("", "1"), ("", "3"), ("", "4294967295"), (activated, "0"), (activated, "4294967295")]
+    {
+        let mut inner = t.rt.command();
+        inner.arg("--log").arg(&log).args(["run", "--preserve-fds", count, "--bundle"]);
+        inner.arg(bundle.dir()).arg(bundle.id());
+        let mut shell = Command::new("sh");
+        let script = format!("{environment}exec 3<&- 4<&- 5<&-; exec \"$@\"");
+        shell.args(["-c", &script, "sh"]).arg(inner.get_program()).args(inner.get_args());
+        let refused = run(&mut shell)?.err()?;
+        has(&refused.stderr, "pass on")?;
+        has(&fs::read_to_string(&log)?, "corten run failed: cannot pass on")?;
+        ensure!(refused.stdout.is_empty(), "the program ran: {refused:?}");
+    }
+    Ok(())
+}
+
+fn no_pid_file_of_a_failure(t: &T<'_>) -> Result<()> {
+    let dir = t.scope.make_dir("pid-files")?;
+    let path = dir.join("pid").to_string_lossy().into_owned();
+    let bundle = Bundle::workload(t.scope, "none", &["exit", "0"]);
+    let bundle = bundle.set("/process/args", json!(["/nothing-there"])).write()?;
+    for name in ["create", "run"] {
+        let mut command = t.rt.command();
+        command.args([name, "--pid-file", &path, "--bundle"]);
+        run(command.arg(bundle.dir()).arg(bundle.id()))?.err()?;
+    }
+    let container = t.start(t.workload(&["sleep"]))?;
+    for options in [&["--pid-file", &path][..], &["--detach", "--pid-file", &path]] {
+        container.exec(options, &["/nothing-there"])?.err()?;
+    }
+    ensure!(fs::read_dir(&dir)?.next().is_none(), "something is left in {}", dir.display());
+    container.delete(&["--force"])
+}
+
+fn hooks_in_the_foreground_get_signals(t: &T<'_>) -> Result<()> {
+    let out = t.scope.path("blocked");
+    // exec, as dash unblocks all for what it forks.
+    let script = format!("exec grep SigBlk /proc/self/status >> {}", out.display());
+    let hook = json!([{"path": "/bin/sh", "args": ["sh", "-c", script]}]);
+    let kinds = ["prestart", "createRuntime", "createContainer", "poststart", "poststop"];
+    let bundle = kinds
+        .iter()
+        .fold(t.workload(&["exit", "0"]), |bundle, kind| bundle.set(&format!("/hooks/{kind}"), hook.clone()));
+    t.out(bundle)?;
+    ensure!(fs::read_to_string(&out)? == "SigBlk:\t0000000000000000\n".repeat(kinds.len()));
+    Ok(())
 }
 
 fn no_new_privileges_by_flag(t: &T<'_>) -> Result<()> {

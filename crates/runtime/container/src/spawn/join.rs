@@ -23,7 +23,7 @@ use crate::{
     error::Doing,
     failpoint::Failpoint,
     plan::{Plan, ProcessPlan},
-    steps::{console, filter, limits, rootfs},
+    steps::{console, dev, filter, limits, rootfs},
 };
 
 /// Where a further process goes.
@@ -77,6 +77,8 @@ pub(crate) fn exec(
             open("/", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).doing(|| "open /".to_owned())?;
         let socket = wires.console.as_ref().map(AsFd::as_fd);
         console::set_up(root.as_fd(), plan, socket, &wires.channel, false)?;
+    } else {
+        dev::own_null()?;
     }
     limits::domain(personality, memory_policy)?;
     let path = become_process(wires, plan, setgroups)?;

@@ -182,7 +182,8 @@ pub(crate) fn own_null() -> Result<()> {
         }
         if null.is_none() {
             // A container may go without one.
-            let opened = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).ok();
+            let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
+            let opened = open("/dev/null", flags, Mode::empty()).ok();
             null = opened.filter(|null| is_null(null.as_fd()).is_ok());
         }
         let Some(null) = &null else { return Ok(()) };
