@@ -95,6 +95,11 @@ fn exec_in_a_cgroup_below(t: &T<'_>) -> Result<()> {
     ensure!(out.lines().filter(|line| whole(line)).count() >= all.len(), "{out}");
     let refused = container.exec(&["--cgroup", "nothing-there"], &["/bin/workload", "cgroup"])?.err()?;
     has(&refused.stderr, "nothing-there")?;
+    // runc's words, but not those of 1.1.
+    if t.rt.kind() == Kind::Corten {
+        let outside = container.exec(&["--cgroup", ".."], &["/bin/workload", "cgroup"])?.err()?;
+        has(&outside.stderr, "bad sub cgroup path")?;
+    }
     container.delete(&["--force"])
 }
 
