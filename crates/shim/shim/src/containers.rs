@@ -1,6 +1,6 @@
 //! Containers as a workload: what `containerd-shim-corten-v2` keeps, with any OCI runtime.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,13 +10,13 @@ use anyhow::Context;
 use corten_runtime_client::Reaper;
 use corten_task_api::proto::containerd::task::v3::DeleteResponse;
 use corten_task_api::proto::containerd::types::{RuntimeInfo, RuntimeVersion};
-use corten_task_api::ttrpc::Status;
+use corten_task_api::ttrpc::{Code, Status};
 use prost_types::Any;
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 
 use crate::args::Args;
 use crate::events::Events;
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Init, Sandbox};
 use crate::service::Service;
 use crate::task::Task;
 use crate::workload::{Host, Workload};
@@ -48,8 +48,9 @@ impl Workload for Containers {
             reaper: host.reaper,
             events: host.events,
             tasks: RefCell::default(),
-            pod_init: RefCell::default(),
+            pod_init: Mutex::default(),
             sandbox: RefCell::default(),
+            leaving: Cell::default(),
             leave: host.leave,
         };
         Rc::new(Service { shim: Rc::new(shim) })
@@ -98,8 +99,10 @@ pub(crate) struct Shim {
     pub(crate) reaper: Reaper,
     pub(crate) events: Rc<Events>,
     pub(crate) tasks: RefCell<HashMap<String, Rc<Task>>>,
-    pub(crate) pod_init: RefCell<Option<u32>>,
+    pub(crate) pod_init: Mutex<Option<Init>>,
     pub(crate) sandbox: RefCell<Option<Rc<Sandbox>>>,
+    /// It is about to go, or does: nothing new begins.
+    pub(crate) leaving: Cell<bool>,
     /// Told to go.
     pub(crate) leave: Rc<Notify>,
 }
@@ -110,8 +113,18 @@ impl Shim {
         self.tasks.borrow().get(id).cloned().ok_or_else(missing)
     }
 
+    /// Refuses what would begin in a shim that goes.
+    pub(crate) fn check_stays(&self, what: &str, id: &str) -> Result<(), Status> {
+        if self.leaving.get() {
+            let what = format!("{what} {id}: this shim was told to shut down and ends; start another");
+            return Err(Status::new(Code::Unavailable, what));
+        }
+        Ok(())
+    }
+
     /// Goes, the answer to whoever has asked first.
     pub(crate) fn go(&self) {
+        self.leaving.set(true);
         let leave = Rc::clone(&self.leave);
         tokio::task::spawn_local(async move {
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;

@@ -26,6 +26,9 @@ crate::with_containerd!(
     a_given_network_is_joined_and_the_hosts_is_left,
     the_end_of_a_pods_init_is_the_sandboxs,
     wrong_calls_are_refused,
+    what_the_init_cant_set_up_fails_the_start,
+    a_shim_whose_sandbox_failed_goes,
+    a_stop_while_it_starts_is_kept_to,
     figures_are_the_pods_cgroups,
 );
 
@@ -118,9 +121,17 @@ async fn run(
     kinds: &[&str],
     script: &str,
 ) -> Result<String> {
+    run_bundle(containerd, client, name, inside(Bundle::sh(containerd.scope, name, script), pid, kinds)).await
+}
+
+async fn run_bundle(
+    containerd: &Containerd<'_>,
+    client: &Client,
+    name: &str,
+    bundle: Bundle,
+) -> Result<String> {
     let out = containerd.scope.path(&format!("{name}.out"));
-    let bundle = inside(Bundle::sh(containerd.scope, name, script), pid, kinds).without("/hostname");
-    let (id, dir) = bundle_in(containerd, bundle)?;
+    let (id, dir) = bundle_in(containerd, bundle.without("/hostname"))?;
     let mut request = containerd.request(&id, &dir);
     request.stdout = format!("file://{}", out.display());
     request.stderr = request.stdout.clone();
@@ -189,6 +200,24 @@ async fn containers_share_pids(containerd: &Containerd<'_>) -> Result<()> {
         run(containerd, &client, "c", pid, &kinds, "hostname; readlink /proc/1/exe; cat /proc/1/cmdline")
             .await?;
     ensure!(out.starts_with("a-pod\n") && out.contains("pod-init"), "{out:?}");
+    // Who may trace the pod's init finds nothing there.
+    let script = "for f in root cwd; do echo $f:$(ls -A /proc/1/$f/); done; \
+                  for f in /proc/1/fd/*; do echo $f:$(readlink $f); done; \
+                  grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs)' /proc/1/status";
+    let bundle = Bundle::sh(containerd.scope, "tracer", script).edit(|config| {
+        for set in ["bounding", "effective", "permitted"] {
+            config["process"]["capabilities"][set] = serde_json::json!(["CAP_SYS_PTRACE"]);
+        }
+    });
+    let out = run_bundle(containerd, &client, "tracer", inside(bundle, pid, &kinds)).await?;
+    let nobody = "65534\t65534\t65534\t65534";
+    let none = "0000000000000000";
+    let caps: String = ["Inh", "Prm", "Eff", "Bnd", "Amb"].map(|set| format!("Cap{set}:\t{none}\n")).concat();
+    let wanted = format!(
+        "root:\ncwd:\n/proc/1/fd/0:/dev/null\n/proc/1/fd/1:/dev/null\n/proc/1/fd/2:/dev/null\n\
+         Uid:\t{nobody}\nGid:\t{nobody}\nGroups:\t \n{caps}NoNewPrivs:\t1\n"
+    );
+    ensure!(out == wanted, "{out:?}\n{wanted:?}");
     shutdown(&client, &id).await?;
     integration_support::wait_for("the init to end", || !integration_shim::runs(pid))?;
     Ok(())
@@ -240,7 +269,7 @@ async fn a_sandbox_with_users_of_its_own(containerd: &Containerd<'_>) -> Result<
             .lines()
             .find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().next()?.parse::<u32>().ok())
     };
-    integration_support::wait_for("the init to be root of its users", || uid() == Some(100_000))?;
+    ensure!(uid() == Some(165_534), "the init isn't nobody of its users: {:?}", uid());
     ensure!(namespace(pid, "net")? != namespace("self", "net")?);
     ensure!(namespace(pid, "pid")? == namespace("self", "pid")?);
     shutdown(&client, &id).await?;
@@ -301,6 +330,48 @@ async fn wrong_calls_are_refused(containerd: &Containerd<'_>) -> Result<()> {
     let metrics = call::<api::SandboxMetricsResponse>(&client, "SandboxMetrics", &metrics).await;
     refused(metrics, Code::FailedPrecondition, "cgroup")?;
     refused(call::<()>(&client, "UpdateSandbox", &()).await, Code::Unimplemented, "UpdateSandbox")?;
+    shutdown(&client, &id).await
+}
+
+async fn what_the_init_cant_set_up_fails_the_start(containerd: &Containerd<'_>) -> Result<()> {
+    let map = || vec![IdMapping { host_id: 100_000, container_id: 0, length: 65536 }];
+    let userns = UserNamespace { uids: map(), gids: map(), ..UserNamespace::default() };
+    let mut config = config(NamespaceOption { userns_options: Some(userns), ..usual() });
+    config.linux.as_mut().context("linux")?.sysctls =
+        [("net.ipv4.no_such".to_owned(), "1".to_owned())].into();
+    let (client, id) = create(containerd, &config, "").await?;
+    for _ in 0..2 {
+        let failed = start_sandbox(&client, &id).await;
+        refused(failed, Code::Internal, "set the sysctl net.ipv4.no_such: No such file")?;
+        ensure!(status(&client, &id).await?.state == "SANDBOX_NOTREADY");
+    }
+    shutdown(&client, &id).await
+}
+
+async fn a_shim_whose_sandbox_failed_goes(containerd: &Containerd<'_>) -> Result<()> {
+    let id = containerd.scope.id("pod");
+    let dir = containerd.scope.make_dir(&format!("b/{id}"))?;
+    let client = containerd.start(&id, &dir, Protocol::Protobuf).await?;
+    let request = api::CreateSandboxRequest {
+        sandbox_id: id.clone(),
+        options: Some(any("runtime.v1.Another", &())),
+        ..api::CreateSandboxRequest::default()
+    };
+    let failed = call::<api::CreateSandboxResponse>(&client, "CreateSandbox", &request).await;
+    refused(failed, Code::InvalidArgument, "runtime.v1.Another")?;
+    shutdown(&client, &id).await
+}
+
+async fn a_stop_while_it_starts_is_kept_to(containerd: &Containerd<'_>) -> Result<()> {
+    let (client, id) = create(containerd, &config(NamespaceOption::default()), "").await?;
+    // Which of them comes to its end first is the machine's business.
+    let (started, stopped) = tokio::join!(start_sandbox(&client, &id), stop(&client, &id, 0));
+    stopped?;
+    if started.is_err() {
+        refused(started, Code::FailedPrecondition, "stopped meanwhile")?;
+    }
+    let got = status(&client, &id).await?;
+    ensure!(got.state == "SANDBOX_NOTREADY" && got.pid == 0 && got.exited_at.is_some(), "{got:?}");
     shutdown(&client, &id).await
 }
 

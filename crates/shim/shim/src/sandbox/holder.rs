@@ -4,21 +4,19 @@
 //! for the price of a stack. Where containers shall share PIDs, someone must be PID 1; where they shall share users, a
 //! process must be in that namespace, which a thread can't: there the thread starts an init, in the same namespaces.
 
-use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::mpsc;
 
-use corten_sys::exec::{Strings, fexecve};
 use corten_sys::net::loopback_up;
-use corten_sys::process::{Forked, Namespaces, clone, exit, set_user, setns, unshare};
+use corten_sys::process::{Namespaces, setns, unshare};
 use nix::fcntl::OFlag;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, gettid, pipe2, sethostname};
+use nix::unistd::{gettid, sethostname};
 use tokio::sync::oneshot;
 
-use super::{Net, Plan};
+use super::{Init, Net, Plan};
 
 /// It does next to nothing.
 const STACK: usize = 128 << 10;
@@ -28,17 +26,9 @@ const STACK: usize = 128 << 10;
 pub(crate) struct Holder {
     thread: u32,
     /// PID 1 of the pod.
-    init: Option<u32>,
+    init: Option<Init>,
     /// While there is a sender the thread waits.
     _keep: mpsc::Sender<()>,
-}
-
-impl Drop for Holder {
-    fn drop(&mut self) {
-        if let Some(init) = self.init {
-            let _ = kill(Pid::from_raw(init.cast_signed()), Signal::SIGKILL); // unreaped until we have seen it
-        }
-    }
 }
 
 impl Holder {
@@ -55,30 +45,31 @@ impl Holder {
         })?;
         let gone = |_| io::Error::other("the pod's thread has died");
         let (thread, init) = result.await.map_err(gone)??;
-        Ok(Self { thread, init, _keep: keep })
+        let mut holder = Self { thread, init, _keep: keep };
+        if let Some(init) = &mut holder.init {
+            init.ready().await?;
+        }
+        Ok(holder)
     }
 
     /// Whose namespaces are the pod's.
     pub(crate) fn pid(&self) -> u32 {
-        self.init.unwrap_or(self.thread)
+        self.init().unwrap_or(self.thread)
     }
 
     /// PID 1 of the pod, if it has one.
     pub(crate) fn init(&self) -> Option<u32> {
-        self.init
-    }
-
-    /// It has ended by itself: its PID is nobody's to kill.
-    pub(crate) fn forget_init(&mut self) {
-        self.init = None;
+        self.init.as_ref().map(Init::pid)
     }
 }
 
 /// On the pod's thread. The thread, and the init if there is one.
-fn enter(plan: &Plan) -> io::Result<(u32, Option<u32>)> {
+fn enter(plan: &Plan) -> io::Result<(u32, Option<Init>)> {
     let thread = gettid().as_raw().cast_unsigned();
     if let Net::Given(path) = &plan.net {
-        let file = File::open(path).map_err(|e| named(&format!("open {}", path.display()), &e))?;
+        // Should it be a fifo, nobody has to come.
+        let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path);
+        let file = file.map_err(|e| named(&format!("open {}", path.display()), &e))?;
         setns(file.as_fd(), Namespaces::NET).map_err(|e| named(&format!("join {}", path.display()), &e))?;
     }
     let mut new = Namespaces::UTS;
@@ -91,12 +82,12 @@ fn enter(plan: &Plan) -> io::Result<(u32, Option<u32>)> {
         // All belong to the new users, so all are made with them, and set up from inside.
         new |= Namespaces::USER;
         new.set(Namespaces::PID, plan.pid);
-        let init = spawn_init(new, &arguments(plan), Some(maps))?;
+        let init = Init::start(new, &arguments(plan), Some(maps))?;
         return Ok((thread, Some(init)));
     }
     unshare(new).map_err(|e| named("make the pod's namespaces", &e))?;
     set_up(plan.net == Net::New, &plan.hostname, &plan.sysctls)?;
-    let init = plan.pid.then(|| spawn_init(Namespaces::PID, &[], None)).transpose()?;
+    let init = plan.pid.then(|| Init::start(Namespaces::PID, &[], None)).transpose()?;
     Ok((thread, init))
 }
 
@@ -135,49 +126,7 @@ fn arguments(plan: &Plan) -> Vec<String> {
     arguments
 }
 
-/// Starts a process of ours that is in new namespaces and does nothing; with `maps`, as root of them.
-pub(crate) fn spawn_init(
-    new: Namespaces,
-    arguments: &[String],
-    maps: Option<&(String, String)>,
-) -> io::Result<u32> {
-    // Everything that allocates before the clone.
-    let binary = File::open("/proc/self/exe")?;
-    let name = std::env::args_os().next().unwrap_or_default().into_encoded_bytes();
-    let mut strings = vec![CString::new(name)?];
-    for argument in arguments {
-        strings.push(CString::new(argument.as_str())?);
-    }
-    strings.push(c"pod-init".to_owned());
-    let arguments = Strings::new(strings);
-    let environment = Strings::new(Vec::new());
-    let (wait, mapped) = pipe2(OFlag::O_CLOEXEC)?;
-    match clone(new, None, false).map_err(|e| named("start the pod's init", &e))? {
-        Forked::Child => {
-            drop(mapped);
-            // Its parent writes a byte when the maps are there.
-            let told = nix::unistd::read(&wait, &mut [0; 1]) == Ok(1);
-            if told && (maps.is_none() || set_user(0, 0, Some(&[])).is_ok()) {
-                drop(fexecve(binary.as_fd(), &arguments, &environment));
-            }
-            exit(127)
-        }
-        Forked::Parent { pid, .. } => {
-            let map = |kind: &str, lines: &str| {
-                let path = format!("/proc/{pid}/{kind}_map");
-                std::fs::write(&path, lines).map_err(|e| named(&format!("write {path}"), &e))
-            };
-            if let Some((uids, gids)) = maps {
-                map("uid", uids)?;
-                map("gid", gids)?;
-            }
-            nix::unistd::write(&mapped, &[0])?;
-            Ok(pid.cast_unsigned())
-        }
-    }
-}
-
 /// The error with what it was about.
-fn named(what: &str, error: &io::Error) -> io::Error {
+pub(super) fn named(what: &str, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{what}: {error}"))
 }

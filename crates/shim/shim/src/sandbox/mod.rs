@@ -1,6 +1,7 @@
 //! The pod itself: namespaces that its containers share, with no process of its own where none is needed.
 
 mod holder;
+mod init;
 
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
@@ -13,7 +14,8 @@ use prost::Message;
 use tokio::sync::Notify;
 
 use crate::error;
-pub(crate) use holder::{Holder, set_up, spawn_init};
+pub(crate) use holder::{Holder, set_up};
+pub(crate) use init::{Init, READY};
 
 /// Where the pod's network is.
 #[derive(Clone, Debug, PartialEq, Eq)]

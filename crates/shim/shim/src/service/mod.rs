@@ -80,7 +80,7 @@ impl Service {
             "ExecSync" => respond(call, |q| exec_sync::exec_sync(shim, q, call)).await,
             "ReopenLog" => respond(call, async |q| corten::reopen_log(shim, &q)).await,
             "List" => respond(call, async |()| Ok(corten::list(shim))).await,
-            "CreatePidNamespace" => respond(call, async |()| pod_pid_namespace::create(shim)).await,
+            "CreatePidNamespace" => respond(call, |()| pod_pid_namespace::create(shim)).await,
             _ => Err(call.unimplemented()),
         }
     }

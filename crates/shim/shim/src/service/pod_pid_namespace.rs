@@ -8,27 +8,33 @@ use corten_task_api::ttrpc::Status;
 
 use crate::containers::Shim;
 use crate::error;
-use crate::sandbox::spawn_init;
+use crate::sandbox::Init;
 
-pub(super) fn create(shim: &Rc<Shim>) -> Result<CreatePidNamespaceResponse, Status> {
-    let known = *shim.pod_init.borrow();
-    let pid = match known {
-        Some(pid) => pid,
-        None => spawn(shim)?,
+pub(super) async fn create(shim: &Rc<Shim>) -> Result<CreatePidNamespaceResponse, Status> {
+    // Who comes while one is being made waits for that.
+    let mut known = shim.pod_init.lock().await;
+    let pid = match &*known {
+        Some(init) => init.pid(),
+        None => known.insert(start(shim).await?).pid(),
     };
     Ok(CreatePidNamespaceResponse { pid, ns_path: format!("/proc/{pid}/ns/pid") })
 }
 
-fn spawn(shim: &Rc<Shim>) -> Result<u32, Status> {
-    let _hold = shim.reaper.hold();
-    let pid = spawn_init(Namespaces::PID, &[], None).map_err(|e| error::io("make a PID namespace", &e))?;
-    *shim.pod_init.borrow_mut() = Some(pid);
-    let (end, shim) = (shim.reaper.watch(pid), Rc::downgrade(shim));
+async fn start(shim: &Rc<Shim>) -> Result<Init, Status> {
+    // Only its PIDs are for containers. The other namespaces are so that a container that traces it isn't in the host's.
+    let new = Namespaces::PID | Namespaces::NET | Namespaces::IPC | Namespaces::UTS;
+    let hold = shim.reaper.hold();
+    let failed = |e| error::io("make a PID namespace", &e);
+    let mut init = Init::start(new, &[], None).map_err(failed)?;
+    let end = shim.reaper.watch(init.pid());
+    drop(hold);
+    init.ready().await.map_err(failed)?;
+    let shim = Rc::downgrade(shim);
     tokio::task::spawn_local(async move {
         end.await;
         if let Some(shim) = shim.upgrade() {
-            *shim.pod_init.borrow_mut() = None;
+            *shim.pod_init.lock().await = None;
         }
     });
-    Ok(pid)
+    Ok(init)
 }

@@ -46,6 +46,7 @@ fn find(shim: &Shim, id: &str) -> Result<Rc<Sandbox>, Status> {
 
 fn create(shim: &Shim, request: &api::CreateSandboxRequest) -> Result<api::CreateSandboxResponse, Status> {
     check_id("sandbox id", &request.sandbox_id)?;
+    shim.check_stays("create sandbox", &request.sandbox_id)?;
     if let Some(there) = &*shim.sandbox.borrow() {
         let what = format!("create sandbox {}: the shim has sandbox {}", request.sandbox_id, there.id);
         return Err(Status::new(Code::AlreadyExists, what));
@@ -65,7 +66,12 @@ async fn start(
     }
     sandbox.set(Stage::Starting);
     let hold = shim.reaper.hold();
-    let holder = match Holder::start(sandbox.plan.clone()).await {
+    let started = Holder::start(sandbox.plan.clone()).await;
+    if !matches!(*sandbox.stage.borrow(), Stage::Starting) {
+        // What was started goes with its holder.
+        return Err(error::precondition(format!("start sandbox {}: it was stopped meanwhile", sandbox.id)));
+    }
+    let holder = match started {
         Ok(holder) => holder,
         Err(e) => {
             sandbox.set(Stage::Created);
@@ -78,9 +84,7 @@ async fn start(
         let (end, kept) = (shim.reaper.watch(init), Rc::clone(&sandbox));
         tokio::task::spawn_local(async move {
             let exited = end.await;
-            if let Stage::Running(holder) = &mut *kept.stage.borrow_mut() {
-                holder.forget_init();
-            } else {
+            if !matches!(*kept.stage.borrow(), Stage::Running(_)) {
                 return; // as it was told
             }
             kept.set(Stage::Stopped { exit_status: exited.status, exited_at_ns: exited.at_ns });
@@ -208,6 +212,11 @@ async fn shutdown(
     shim: &Rc<Shim>,
     request: api::ShutdownSandboxRequest,
 ) -> Result<api::ShutdownSandboxResponse, Status> {
+    if shim.sandbox.borrow().is_none() && shim.tasks.borrow().is_empty() {
+        // Its creation has failed: a client then has nothing else to say, and the shim nothing to stay for.
+        shim.go();
+        return Ok(api::ShutdownSandboxResponse {});
+    }
     let sandbox = find(shim, &request.sandbox_id)?;
     let stopped = stop_all(shim, &sandbox, Duration::ZERO).await;
     let tasks: Vec<_> = shim.tasks.borrow().values().cloned().collect();
