@@ -62,16 +62,18 @@ async fn serve(
     let listener = tokio::net::UnixListener::from_std(listener).context("listen")?;
     let server = Rc::new(Server::new(workload.service(host)));
     tokio::select! {
-        () = accept(listener, server) => {}
+        () = accept(&listener, server) => {}
         () = leave.notified() => {}
     }
-    events.flush().await;
-    // Before connections close: whoever waits for that finds nothing of us.
+    // While we listen the path is ours: whoever starts a shim there comes to us. Afterwards it may be a successor's. And
+    // before connections close: whoever waits for that finds nothing of us.
     let _ = std::fs::remove_file(socket);
+    drop(listener);
+    events.flush().await;
     Ok(())
 }
 
-async fn accept<R: Router>(listener: tokio::net::UnixListener, server: Rc<Server<R>>) {
+async fn accept<R: Router>(listener: &tokio::net::UnixListener, server: Rc<Server<R>>) {
     loop {
         match listener.accept().await {
             Ok((connection, _)) => {

@@ -23,6 +23,7 @@ crate::with_containerd!(
     nothing_is_lost_while_containerd_is_away,
     what_is_refused_for_ever_holds_nothing_up,
     a_binary_publishes_where_there_is_no_socket,
+    who_goes_leaves_the_socket_to_who_comes,
 );
 
 async fn a_life_in_order(containerd: &Containerd<'_>) -> Result<()> {
@@ -57,6 +58,39 @@ async fn a_life_in_order(containerd: &Containerd<'_>) -> Result<()> {
         };
         ensure!(topics == ["create", "start", "exit"], "{topics:?}");
     }
+    Ok(())
+}
+
+async fn who_goes_leaves_the_socket_to_who_comes(containerd: &Containerd<'_>) -> Result<()> {
+    let (client, id) = containerd.run(Bundle::sh(containerd.scope, "c", "true")).await?;
+    wait(&client, &id, "").await?;
+    // With an event that nobody takes it stays for a while after it was told to go.
+    containerd.go().await;
+    delete(&client, &id, "").await?;
+    let dir = containerd.scope.path("b").join(&id);
+    let shim = || fs::read_to_string(dir.join("shim.pid"));
+    let first = shim()?;
+    task::<()>(&client, "Shutdown", &api::ShutdownRequest { id: id.clone(), now: false }).await?;
+    let again = task::<api::CreateTaskResponse>(&client, "Create", &containerd.request(&id, &dir)).await;
+    let code = again.err().map(|status| status.code);
+    ensure!(code == Some(corten_task_api::ttrpc::Code::Unavailable), "{code:?}");
+    let deadline = std::time::Instant::now() + integration_support::DEADLINE;
+    let successor = loop {
+        // At first it may still be the one that goes who answers, or doesn't any more.
+        let started = containerd.start(&id, &dir, Protocol::Protobuf).await;
+        match started {
+            Ok(client) if shim()? != first => break client,
+            other => ensure!(std::time::Instant::now() < deadline, "{other:?}"),
+        }
+    };
+    client.closed().wait().await;
+    let address = fs::read_to_string(dir.join("address"))?;
+    let path = address.strip_prefix("unix://").context("no address")?;
+    corten_task_api::ttrpc::Client::connect(std::path::Path::new(path))
+        .await
+        .context("the first shim has taken its successor's socket along")?;
+    task::<()>(&successor, "Shutdown", &api::ShutdownRequest { id, now: false }).await?;
+    successor.closed().wait().await;
     Ok(())
 }
 

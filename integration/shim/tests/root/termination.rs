@@ -1,12 +1,16 @@
 //! Nothing that a container does keeps Kill, Delete and ExecSync from coming back, with a reason where there is one.
 
 use std::fs;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use corten_task::Error;
+use corten_task_api::proto::containerd::task::v3 as api;
+use corten_task_api::services::TASK;
+use corten_task_api::ttrpc::Code;
 use integration_shim::{Pod, process, runs};
 use integration_support::{Bundle, DEADLINE, Disk, wait_for};
 use nix::sys::stat::Mode;
@@ -36,7 +40,12 @@ macro_rules! with_corten {
     };
 }
 
-with_corten!(a_process_in_state_d_is_named, a_timeout_kills_daemons_too, thousands_of_execs_leave_nothing);
+with_corten!(
+    a_process_in_state_d_is_named,
+    a_timeout_kills_daemons_too,
+    thousands_of_execs_leave_nothing,
+    of_two_deletes_one_counts,
+);
 
 /// Kills by SIGKILL, waits and deletes; each within the deadline.
 async fn end(pod: &Pod<'_>, id: &str) -> Result<()> {
@@ -97,6 +106,41 @@ async fn a_fifo_that_nobody_drains_stops_nobody(pod: &Pod<'_>) -> Result<()> {
         || fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains("(cat) S "));
     wait_for("it to block", blocked)?;
     end(pod, &id).await
+}
+
+async fn of_two_deletes_one_counts(pod: &Pod<'_>) -> Result<()> {
+    // A client that doesn't read what a terminal shows: Delete waits for it for a while.
+    let fifo = pod.scope.path("fifo");
+    mkfifo(&fifo, Mode::S_IRUSR | Mode::S_IWUSR)?;
+    let mut request = pod.request("c", Bundle::sh(pod.scope, "c", "exec cat /dev/zero").terminal())?;
+    request.stdout = fifo.display().to_string();
+    request.stderr = String::new();
+    request.terminal = true;
+    let _reader = fs::File::options().read(true).custom_flags(nix::libc::O_NONBLOCK).open(&fifo)?;
+    let id = pod.run(request).await?;
+    let (_, pid) = pod.shim.state(&id).await?;
+    let blocked =
+        || fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains("(cat) S "));
+    wait_for("it to block", blocked)?;
+    pod.shim.kill(&id, "", 9, false).await?;
+    within("wait", pod.shim.wait(&id)).await??;
+    let client = pod.client().await?;
+    let request = api::DeleteRequest { id: id.clone(), exec_id: String::new() };
+    let delete = || client.call::<api::DeleteResponse>(TASK[0], "Delete", &request, Some(DEADLINE));
+    let again = async {
+        let mut counted = 0;
+        loop {
+            match delete().await {
+                Ok(_) => counted += 1,
+                Err(e) if e.code == Code::NotFound => return Ok(counted),
+                Err(e) => ensure!(e.message.contains("is being deleted"), "{e:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let (first, again) = tokio::join!(delete(), again);
+    ensure!(usize::from(first.is_ok()) + again? == 1, "deleted twice, or never: {first:?}");
+    Ok(())
 }
 
 async fn frozen_by_somebody_else(pod: &Pod<'_>) -> Result<()> {

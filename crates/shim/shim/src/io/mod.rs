@@ -47,7 +47,7 @@ pub(crate) fn parse_stdio(text: &str) {
 }
 
 /// How long what a terminal has shown may take to its client once the process has ended.
-const LINGER: Duration = Duration::from_secs(10);
+const LINGER: Duration = Duration::from_secs(5);
 
 /// What streams are opened for, and with what.
 #[derive(Debug)]

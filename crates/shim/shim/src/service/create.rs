@@ -24,6 +24,7 @@ pub(super) async fn create(
     request: CreateTaskRequest,
 ) -> Result<CreateTaskResponse, Status> {
     check_id("container id", &request.id)?;
+    shim.check_stays("create container", &request.id)?;
     let task = new_task(shim, &request)?;
     if shim.tasks.borrow().contains_key(&task.id) {
         return Err(Status::new(Code::AlreadyExists, format!("container {} exists", task.id)));

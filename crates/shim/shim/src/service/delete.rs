@@ -42,9 +42,11 @@ pub(super) async fn delete_task(shim: &Shim, task: &Rc<Task>) -> Result<DeleteRe
     if task.deleting.replace(true) {
         return Err(error::precondition(format!("container {} is being deleted", task.id)));
     }
-    let result = delete_container(task).await;
-    task.deleting.set(false);
-    result?;
+    if let Err(error) = delete_container(task).await {
+        task.deleting.set(false);
+        return Err(error);
+    }
+    // From here on it is forgotten, once: another call that came in between would forget a namesake.
     finish(&task.init).await;
     shim.tasks.borrow_mut().remove(&task.id);
     let answer = answer(shim, task, &task.init, "");
