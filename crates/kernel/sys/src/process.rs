@@ -52,6 +52,9 @@ pub enum Forked {
 /// clone3(2) like fork: the child runs on in a copy of the address space, in the namespaces `new`, in `cgroup`
 /// (an open cgroup v2 directory) if given. With `sibling` the child's parent is the caller's parent.
 ///
+/// Where the caller has other threads, one of them may hold the allocator's lock (or another), which nobody will ever
+/// release in the child: there the child must not allocate, and do no more than system calls until it executes or exits.
+///
 /// # Errors
 /// The kernel's. With `cgroup`: EBADF or ENOSYS-like errors mean the kernel or directory can't (fall back to cgroup.procs).
 pub fn clone(new: Namespaces, cgroup: Option<BorrowedFd<'_>>, sibling: bool) -> io::Result<Forked> {
@@ -71,8 +74,8 @@ pub fn clone(new: Namespaces, cgroup: Option<BorrowedFd<'_>>, sibling: bool) -> 
         args.cgroup = cgroup.as_raw_fd() as u64;
     }
     // SAFETY: no CLONE_VM, so the child has its own copy of memory; no stack is given, so it returns here on its
-    // copy of ours; args outlives the call and has the size told. Our callers are single-threaded, so no lock of
-    // another thread is held for ever in the child.
+    // copy of ours; args outlives the call and has the size told. What a thread of ours had locked makes the child
+    // hang at worst, see above.
     let pid = check(unsafe {
         libc::syscall(libc::SYS_clone3, &raw const args, std::mem::size_of::<libc::clone_args>())
     })?;

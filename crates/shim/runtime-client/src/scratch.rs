@@ -9,7 +9,9 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 
 /// A file in memory that a child spawned while it exists inherits.
 ///
-/// Not close-on-exec on purpose: create it, spawn, then [`Scratch::seal`] it before anything else can be spawned.
+/// Not close-on-exec on purpose: create it, spawn, then [`Scratch::seal`] it, without an await between: then this thread
+/// starts nothing else that would inherit it. Other threads that start something see to it themselves (the shim's
+/// pod-init closes all that it isn't given).
 #[derive(Debug)]
 pub(crate) struct Scratch(File);
 

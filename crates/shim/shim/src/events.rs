@@ -15,6 +15,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use corten_runtime_client::Reaper;
+use corten_task_api::proto::containerd::events::TaskExit;
 use corten_task_api::proto::containerd::services::events::ttrpc::v1::ForwardRequest;
 use corten_task_api::proto::containerd::types::Envelope;
 use corten_task_api::services;
@@ -28,6 +29,7 @@ use tokio::sync::Notify;
 
 use crate::args::Args;
 
+const EXIT: &str = "/tasks/exit";
 /// Events kept while containerd is away.
 const KEPT: usize = 2048;
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -224,11 +226,19 @@ fn make_room(queue: &mut VecDeque<Envelope>) {
     if queue.len() < KEPT {
         return;
     }
-    let dispensable = |e: &Envelope| e.topic.starts_with("/tasks/exec-") || e.topic == "/tasks/oom";
-    let victim = queue.iter().position(dispensable).unwrap_or(0);
+    let dispensable =
+        |e: &Envelope| e.topic.starts_with("/tasks/exec-") || e.topic == "/tasks/oom" || is_execs_exit(e);
+    let victim = queue.iter().position(dispensable);
+    let victim = victim.or_else(|| queue.iter().position(|e| e.topic != EXIT)).unwrap_or(0);
     if let Some(lost) = queue.remove(victim) {
         tracing::warn!(topic = lost.topic, "containerd takes no events: one is given up");
     }
+}
+
+/// The topic is the same as that of a container's.
+fn is_execs_exit(envelope: &Envelope) -> bool {
+    let exit = envelope.event.as_ref().map(|event| TaskExit::decode(event.value.as_slice()));
+    envelope.topic == EXIT && exit.is_some_and(|exit| exit.is_ok_and(|exit| exit.id != exit.container_id))
 }
 
 /// The event as a file to read from.
@@ -255,6 +265,21 @@ mod tests {
         assert!(queue.len() == KEPT - 1 && queue.iter().all(|e| e.topic == "/tasks/exit"));
         make_room(&mut queue);
         assert_eq!(queue.len(), KEPT - 1);
+    }
+
+    #[test]
+    fn exits_of_execs_are_given_up_before_those_of_containers() {
+        let exit = |id: &str| {
+            let event = TaskExit { container_id: "c".to_owned(), id: id.to_owned(), ..TaskExit::default() };
+            Envelope { event: Some(services::any("containerd.events.TaskExit", &event)), ..envelope(EXIT) }
+        };
+        let mut queue: VecDeque<_> = std::iter::repeat_n(exit("c"), KEPT - 2).collect();
+        queue.extend([envelope("/tasks/delete"), exit("e")]);
+        make_room(&mut queue);
+        assert!(queue.len() == KEPT - 1 && !queue.contains(&exit("e")));
+        queue.push_back(exit("c"));
+        make_room(&mut queue);
+        assert!(queue.len() == KEPT - 1 && queue.iter().all(|e| *e == exit("c")));
     }
 
     #[test]

@@ -19,6 +19,8 @@ use crate::proto::ttrpc::{Request, Response};
 
 /// Bytes of requests at work for one connection; more are refused.
 const MAX_AT_WORK: usize = 64 << 20;
+/// What a request costs besides its bytes, about: else empty ones would be free.
+const OVERHEAD: usize = 4096;
 /// Bytes of answers that wait for a client to read them; with more it is cut off.
 const MAX_UNREAD: usize = 64 << 20;
 
@@ -179,7 +181,7 @@ impl<R: Router> Server<R> {
             return answers
                 .refuse(stream, Status::new(Code::InvalidArgument, "a client's stream ids are odd"));
         }
-        let (at_work, size) = (&answers.held.at_work, frame.data.len());
+        let (at_work, size) = (&answers.held.at_work, frame.data.len() + OVERHEAD);
         if at_work.get() + size > MAX_AT_WORK {
             let why = format!("requests of {} bytes are at work already", at_work.get());
             return answers.refuse(stream, Status::new(Code::ResourceExhausted, why));
