@@ -3,6 +3,25 @@
 //! Where nix has a safe wrapper, use nix directly; here is what it lacks. Every file descriptor is owned
 //! (`OwnedFd`) or borrowed (`BorrowedFd`/`AsFd`) and close-on-exec. Errors are the kernel's errno as
 //! [`std::io::Error`]; the caller knows what it was doing and says so.
+//!
+//! ```
+//! use std::{fs::File, io, os::fd::AsFd};
+//! use corten_sys::path;
+//!
+//! let image = tempfile::tempdir()?;
+//! std::fs::create_dir(image.path().join("etc"))?;
+//! std::fs::write(image.path().join("etc/hostname"), "inside")?;
+//! std::os::unix::fs::symlink("../../../../etc/hostname", image.path().join("name"))?;
+//!
+//! // As a process sees it whose root directory that is: the link can't lead out of it.
+//! let root = File::open(image.path())?;
+//! let file = path::open_in_root(root.as_fd(), c"/name", 0, 0)?;
+//! assert_eq!(io::read_to_string(File::from(file))?, "inside");
+//! # Ok::<(), io::Error>(())
+//! ```
+//!
+//! Some of what is here changes the whole process or the calling thread (namespaces, credentials, signal masks,
+//! undumpability): that is what these system calls do, nothing else is kept, and each function says so.
 
 pub mod bpf;
 pub mod capability;

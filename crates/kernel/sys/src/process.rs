@@ -49,11 +49,26 @@ pub enum Forked {
     Child,
 }
 
+/// Whether this process has one thread, and shares its memory with no other process: what [`clone`] needs.
+///
+/// # Errors
+/// The kernel's, other than that there are more: EPERM where unshare(2) itself is forbidden.
+pub fn is_single_threaded() -> io::Result<bool> {
+    // unshare(2): "If the caller is single-threaded, these flags have no effect", and EINVAL otherwise.
+    // SAFETY: unshare takes no pointers.
+    match check(unsafe { libc::unshare(libc::CLONE_THREAD) }.into()) {
+        Ok(_) => Ok(true),
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
 /// clone3(2) like fork: the child runs on in a copy of the address space, in the namespaces `new`, in `cgroup`
 /// (an open cgroup v2 directory) if given. With `sibling` the child's parent is the caller's parent.
 ///
-/// Where the caller has other threads, one of them may hold the allocator's lock (or another), which nobody will ever
-/// release in the child: there the child must not allocate, and do no more than system calls until it executes or exits.
+/// Where the caller has other threads ([`is_single_threaded`]), one of them may hold the allocator's lock (or another),
+/// which nobody will ever release in the child: there the child must not allocate, and do no more than system calls until
+/// it executes or exits.
 ///
 /// # Errors
 /// The kernel's. With `cgroup`: EBADF or ENOSYS-like errors mean the kernel or directory can't (fall back to cgroup.procs).
@@ -265,6 +280,15 @@ mod tests {
         match clone(Namespaces::empty(), None, false).expect("clone3") {
             Forked::Child => exit(42),
             Forked::Parent { pid, .. } => assert_eq!(wait(pid).expect("wait"), 42),
+        }
+    }
+
+    #[test]
+    fn threads_are_noticed() {
+        assert!(!is_single_threaded().expect("unshare"), "the test harness has a thread for this test");
+        match clone(Namespaces::empty(), None, false).expect("clone3") {
+            Forked::Child => exit(i32::from(!is_single_threaded().unwrap_or(false))),
+            Forked::Parent { pid, .. } => assert_eq!(wait(pid).expect("wait"), 0),
         }
     }
 

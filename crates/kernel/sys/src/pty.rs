@@ -59,7 +59,7 @@ pub fn size(terminal: BorrowedFd<'_>) -> io::Result<(u16, u16)> {
     Ok((size.ws_row, size.ws_col))
 }
 
-/// The number of the slave in its devpts (TIOCGPTN): its name is /dev/pts/<number>.
+/// The number of the slave in its devpts (TIOCGPTN): its name is `/dev/pts/<number>`.
 ///
 /// # Errors
 /// ENOTTY if it isn't a master.

@@ -2,6 +2,26 @@
 //!
 //! Nothing here touches the host: only config.json is read. Whether the rootfs is there, a device exists or a
 //! namespace can be joined is for who runs the bundle to find out.
+//!
+//! ```
+//! use corten_bundle::{Bundle, Error};
+//!
+//! let dir = tempfile::tempdir()?;
+//! let config = r#"{"ociVersion": "1.3.0", "root": {"path": "rootfs"}, "hostname": "web",
+//!     "process": {"cwd": "relative", "args": []}}"#;
+//! std::fs::write(dir.path().join("config.json"), config)?;
+//! let bundle = Bundle::load(dir.path())?;
+//! assert_eq!(bundle.rootfs(), dir.path().join("rootfs"));
+//! // All that is wrong with it, not only the first.
+//! let problems: Vec<String> = bundle.problems().iter().map(ToString::to_string).collect();
+//! assert!(problems.iter().any(|problem| problem.starts_with("process.cwd")), "{problems:?}");
+//! assert!(problems.iter().any(|problem| problem.starts_with("process.args")), "{problems:?}");
+//!
+//! std::fs::write(dir.path().join("config.json"), r#"{"process": {"args": "sh"}}"#)?;
+//! let error = Bundle::load(dir.path()).expect_err("args is a list");
+//! assert!(matches!(&error, Error::Json { field, .. } if field == "process.args"), "{error:?}");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![forbid(unsafe_code)]
 
 mod error;

@@ -7,6 +7,35 @@
 //! The order of life: [`Cgroup::create`] (or, by systemd, [`Cgroup::create_unit`]) → [`Cgroup::entrance`] → clone3 → [`Entrance::enter`] → ... →
 //! [`Cgroup::kill`] → [`Cgroup::remove`]. A `Cgroup` can be kept in a state record (it implements serde's
 //! traits), which spares later commands finding out about the machine again.
+//!
+//! ```
+//! use corten_cgroups::limits::{self, Step};
+//! use oci_spec::runtime::LinuxResources;
+//!
+//! // What limits mean in files needs no privileges and no cgroup.
+//! let resources: LinuxResources = serde_json::from_str(r#"{"pids": {"limit": 100}, "cpu": {"shares": 1024}}"#)?;
+//! let steps = limits::v2::writes(&resources)?;
+//! let is_pids = |step: &Step| matches!(step, Step::Write(write) if write.file == "pids.max" && write.value == "100");
+//! assert!(steps.iter().any(is_pids), "{steps:?}");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! As root, a program that can't escape its limits; `tests/root.rs` does the same for real:
+//!
+//! ```no_run
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use corten_cgroups::Cgroup;
+//! # let resources = oci_spec::runtime::LinuxResources::default();
+//! let cgroup = Cgroup::create("/my-service/job-1", &resources)?;
+//! let mut job = std::process::Command::new("sleep").arg("1000").spawn()?;
+//! cgroup.add_pid(job.id().cast_signed())?;
+//! println!("{:?} use {:?}", cgroup.pids()?, cgroup.stats()?.memory);
+//! cgroup.kill()?; // with all its children
+//! job.wait()?;
+//! cgroup.remove()?;
+//! # Ok(())
+//! # }
+//! ```
 #![forbid(unsafe_code)]
 
 mod create;

@@ -1,8 +1,9 @@
-//! Runs a container from a bundle: `run BUNDLE ID`, or `run BUNDLE ID exec ARG...` in a running one.
+//! Runs a container from a bundle: `run ROOT BUNDLE ID`, or a program in a running one: `run ROOT exec ID ARG...`.
+//! ROOT is the directory that keeps the containers' state.
 
-use std::{error::Error, path::PathBuf, process::ExitCode};
+use std::{error::Error, process::ExitCode};
 
-use corten_container::{CreateOptions, ExecOptions, Outcome, RunOptions, Runtime};
+use corten_container::{CreateOptions, ExecOptions, Outcome, RunOptions, Runtime, protect_executable};
 
 fn main() -> ExitCode {
     match run() {
@@ -21,19 +22,21 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<u8, Box<dyn Error>> {
+    // First thing: it may execute this program again, from where a container can't overwrite it.
+    protect_executable()?;
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let runtime = Runtime::new("/run/corten-example");
     let outcome = match args.as_slice() {
-        [_, id, verb, program @ ..] if verb == "exec" => {
+        [root, verb, id, program @ ..] if verb == "exec" => {
+            let runtime = Runtime::new(root);
             let mut process = runtime.process(id)?;
             process.set_args(Some(program.to_vec()));
             runtime.exec(id, &ExecOptions::new(process))?
         }
-        [bundle, id] => {
-            let create = CreateOptions { bundle: PathBuf::from(bundle), ..CreateOptions::default() };
-            runtime.run(id, &create, &RunOptions::default())?
+        [root, bundle, id] => {
+            let create = CreateOptions { bundle: bundle.into(), ..CreateOptions::default() };
+            Runtime::new(root).run(id, &create, &RunOptions::default())?
         }
-        _ => return Err("usage: run BUNDLE ID [exec ARG...]".into()),
+        _ => return Err("usage: run ROOT BUNDLE ID | run ROOT exec ID ARG...".into()),
     };
     Ok(match outcome {
         Outcome::Exited(code) => u8::try_from(code)?,

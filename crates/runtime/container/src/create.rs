@@ -21,6 +21,7 @@ use nix::{
 
 use crate::{
     CreateOptions, Error, Result, Runtime, State, Status,
+    alone::alone,
     cgroup::{self, CgroupDoing},
     descriptors::inherited_descriptors,
     error::Doing,
@@ -66,10 +67,16 @@ pub(crate) struct Made {
 }
 
 impl Runtime {
-    /// Creates a container: everything is set up and init waits for [`Self::start`]. Returns init's pid.
+    /// Creates a container: everything is set up and init waits for [`Self::start`]. Returns the pid of init, which is a
+    /// child of the calling process.
     ///
     /// # Errors
-    /// Any; the system is then as before.
+    /// The system is then as before; if it couldn't be brought there, [`Error::Undo`] says what is left.
+    ///
+    /// - of the call: [`Error::InvalidId`], [`Error::AlreadyExists`], [`Error::Threads`];
+    /// - of the bundle: [`Error::Bundle`], [`Error::Config`], [`Error::Seccomp`], [`Error::Unsupported`];
+    /// - of the machine: [`Error::Cgroup`], [`Error::CgroupBusy`], [`Error::Record`], [`Error::Os`];
+    /// - of the container: [`Error::Hook`], [`Error::Program`], [`Error::Init`], [`Error::InitDied`].
     pub fn create(&self, id: &str, options: &CreateOptions) -> Result<i32> {
         let made = self.make(id, options, Mode::Create)?;
         Ok(made.child.pid)
@@ -77,6 +84,7 @@ impl Runtime {
 
     /// Makes the container, or nothing.
     pub(crate) fn make(&self, id: &str, options: &CreateOptions, mode: Mode) -> Result<Made> {
+        alone("create a container")?;
         let mut undo = Undo::default();
         let mut hooked = None;
         match self.try_make(id, options, mode, &mut undo, &mut hooked) {

@@ -38,7 +38,8 @@ impl Runtime {
     /// for runc counts on it.)
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Status`] if it runs.
+    /// [`Error::NotFound`]; [`Error::Status`] if it runs; [`Error::Undying`] if it doesn't end although killed;
+    /// [`Error::Record`], [`Error::Cgroup`], [`Error::Os`]: what is left can be deleted again.
     pub fn delete(&self, id: &str, force: bool) -> Result<()> {
         let home = Home::new(&self.root, id)?;
         let lock = match home.lock()? {

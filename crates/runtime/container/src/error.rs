@@ -84,6 +84,15 @@ pub enum Error {
         /// What is missing, and perhaps what to do about it.
         why: String,
     },
+    /// The process has more than one thread, and so can't be cloned into a container: a lock that another thread holds
+    /// would be held for ever in the clone.
+    #[error(
+        "cannot {operation}: this process has more than one thread; do it in a process of its own, which has one"
+    )]
+    Threads {
+        /// What was asked for: "create a container", ...
+        operation: &'static str,
+    },
     /// The bundle can't be loaded.
     #[error("cannot load bundle {path}")]
     Bundle {
@@ -91,11 +100,11 @@ pub enum Error {
         path: PathBuf,
         /// Why.
         #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: Box<corten_bundle::Error>,
     },
     /// The seccomp section can't be compiled.
     #[error("cannot compile linux.seccomp")]
-    Seccomp(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Seccomp(#[source] Box<corten_seccomp::Error>),
     /// The cgroup can't be made, changed, read or removed.
     #[error("cannot {operation} cgroup {path}")]
     Cgroup {
@@ -103,7 +112,7 @@ pub enum Error {
         operation: &'static str,
         /// The cgroup.
         path: PathBuf,
-        /// Why.
+        /// Why: a [`corten_cgroups::Error`], or an error that has one as its source and says what to do about it.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use corten_sys::process::{Forked, Namespaces, not_dumpable, setns};
+use corten_sys::process::{Forked, Namespaces, not_dumpable};
 use nix::{
     libc,
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -11,6 +11,7 @@ use oci_spec::runtime::Process;
 
 use crate::{
     Error, ExecOptions, Outcome, Result, Runtime, Status,
+    alone::alone,
     cgroup::CgroupDoing,
     create::{connect, send_pidfd},
     descriptors::{inherited_descriptors, listen_fds},
@@ -26,18 +27,27 @@ use crate::{
     spawn::{
         init::{self, Wires},
         join::{self, Entry},
-        parent::{Child, clone_into, kill, through_helper},
+        parent::{Child, born_in, clone_into, kill, through_helper},
         sync::{self, Channel, FromInit, FromParent},
     },
     support,
 };
 
 impl Runtime {
-    /// Runs a further process in the container.
+    /// Runs a further process, a child of the calling one, in the container, and unless detached waits for it, passing
+    /// signals on.
     ///
     /// # Errors
-    /// [`Error::Status`] if it is stopped or paused; [`Error::Program`] if the program can't be executed.
+    /// The process is then gone; the container isn't touched.
+    ///
+    /// - of the call: [`Error::Threads`]; [`Error::Config`] if `options.process` asks for what can't be;
+    ///   [`Error::Unsupported`];
+    /// - of the container: [`Error::NotFound`]; [`Error::Status`] if it is stopped or paused; [`Error::Record`];
+    ///   [`Error::Cgroup`], [`Error::CgroupBusy`];
+    /// - of the process: [`Error::Program`] if the program can't be executed; [`Error::Init`], [`Error::InitDied`],
+    ///   [`Error::Os`].
     pub fn exec(&self, id: &str, options: &ExecOptions) -> Result<Outcome> {
+        alone("run a process in a container")?;
         // Before anything is opened.
         let keep = inherited_descriptors(options.preserve_fds)?;
         let now = self.now(id)?;
@@ -102,7 +112,6 @@ fn spawn(
     let (ours, theirs) = sync::pair()?;
     let mut wires = wires(now, theirs, plan, options, keep)?;
     let join = Namespaces::from_bits_retain(now.record.namespaces);
-    let doing = || format!("enter container {}", now.home.id);
     let root = own_root(now)?;
     let entry = Entry {
         join,
@@ -125,11 +134,9 @@ fn spawn(
     } else {
         // Before there's a process of ours in the container: nobody there must look into it (CVE-2016-9962).
         not_dumpable().doing(|| "become undumpable".to_owned())?;
-        if join.contains(Namespaces::PID) {
-            // Our children are then born there; we ourselves stay where we are, and have no other children.
-            setns(target.as_fd(), Namespaces::PID).doing(doing)?;
-        }
-        match clone_into(&mut wires, Namespaces::empty()).doing(doing)? {
+        let inside = join.contains(Namespaces::PID).then_some(target);
+        let operation = format!("enter container {}", now.home.id);
+        match born_in(inside, &operation, || clone_into(&mut wires, Namespaces::empty()))? {
             Forked::Parent { pid, pidfd } => {
                 Child { pid, pidfd, channel: ours, born_there: wires.born_there }
             }
@@ -244,7 +251,7 @@ fn attend(
         Failpoint::ExecRuns.pass()?;
         Ok(terminal)
     };
-    let foreground = if options.detach { None } else { Some(Foreground::begin()) };
+    let foreground = if options.detach { None } else { Some(Foreground::begin(false)) };
     match (begin(), foreground) {
         (Ok(_), None) => Ok(Outcome::Detached(child.pid)),
         (Ok(terminal), Some(foreground)) => {

@@ -29,9 +29,7 @@ pub(crate) fn compile(plan: &Plan) -> Result<Option<Filter>> {
 
 fn agent(profile: &LinuxSeccomp) -> Result<Agent> {
     let Some(path) = profile.listener_path().clone().filter(|path| !path.as_os_str().is_empty()) else {
-        let reason =
-            "linux.seccomp.listenerPath is not set, but a rule says SCMP_ACT_NOTIFY: nobody would answer";
-        return Err(Error::Seccomp(reason.into()));
+        return Err(Error::Seccomp(Box::new(corten_seccomp::Error::NoListener)));
     };
     let metadata = profile.listener_metadata().clone().filter(|text| !text.is_empty());
     Ok(Agent { path, metadata })

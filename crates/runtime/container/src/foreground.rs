@@ -12,6 +12,7 @@ use nix::{
     libc,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
+        prctl::{get_child_subreaper, set_child_subreaper},
         signal::{SigSet, SigmaskHow},
         signalfd::{SfdFlags, SignalFd},
         termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr},
@@ -22,15 +23,40 @@ use nix::{
 
 use crate::{Result, error::Doing};
 
+/// For as long as it lives the container's orphans become our children. Afterwards that is as it was: it's an attribute of
+/// the whole process, which may not be ours.
+pub(crate) struct Subreaper {
+    before: bool,
+}
+
+impl Subreaper {
+    /// Becomes the subreaper, if `wanted`.
+    pub(crate) fn begin(wanted: bool) -> Result<Option<Self>> {
+        let become_it = || {
+            let before = get_child_subreaper()?;
+            set_child_subreaper(true).map(|()| Self { before })
+        };
+        wanted.then(become_it).transpose().doing(|| "become a subreaper".to_owned())
+    }
+}
+
+impl Drop for Subreaper {
+    fn drop(&mut self) {
+        set_child_subreaper(self.before).ok(); // because there's nothing else to do about it
+    }
+}
+
 /// All signals come through a descriptor instead of interrupting us.
 pub(crate) struct Foreground {
     signals: SignalFd,
     before: SigSet,
+    /// Whether children other than the process that we wait for are orphans, and so ours to reap.
+    reaps: bool,
 }
 
 impl Foreground {
     /// Begins to catch signals. To be called before the process is born, so that none is lost.
-    pub(crate) fn begin() -> Result<Self> {
+    pub(crate) fn begin(reaps: bool) -> Result<Self> {
         let doing = || "catch signals".to_owned();
         let mut all = SigSet::all();
         // What says that we ourselves are at fault must not be held back.
@@ -42,7 +68,7 @@ impl Foreground {
         let before = all.thread_swap_mask(SigmaskHow::SIG_BLOCK).doing(doing)?;
         let signals =
             SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).doing(doing)?;
-        Ok(Self { signals, before })
+        Ok(Self { signals, before, reaps })
     }
 
     /// Waits for `pid`, a child of ours, and returns its exit code, or 128 + signal.
@@ -97,10 +123,10 @@ impl Foreground {
     fn pass_on(&self, pid: i32, pidfd: BorrowedFd<'_>, relay: Option<&Relay>) -> Result<()> {
         while let Some(info) = self.signals.read_signal().doing(|| "read signals".to_owned())? {
             match info.ssi_signo.cast_signed() {
-                libc::SIGCHLD => reap_orphans(pid),
+                libc::SIGCHLD if self.reaps => reap_orphans(pid),
                 libc::SIGWINCH if relay.is_some() => relay.into_iter().for_each(Relay::resize),
-                // Not meant for it: our own business with our stdio, and job control of our terminal.
-                libc::SIGPIPE | libc::SIGTTIN | libc::SIGTTOU | libc::SIGURG => {}
+                // Not meant for it: our own business with our children and our stdio, and job control of our terminal.
+                libc::SIGCHLD | libc::SIGPIPE | libc::SIGTTIN | libc::SIGTTOU | libc::SIGURG => {}
                 signal => pidfd_send_signal(pidfd, signal).ok().unwrap_or(()), // it may have ended just now
             }
         }
@@ -220,5 +246,19 @@ impl Drop for Relay {
         if let Some(saved) = &self.saved {
             tcsetattr(io::stdin(), SetArg::TCSANOW, saved).ok(); // because there's nothing else to do about it
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subreaper_is_one_only_meanwhile() {
+        let subreaper = Subreaper::begin(true).expect("prctl");
+        assert!(subreaper.is_some() && get_child_subreaper().expect("prctl"));
+        drop(subreaper);
+        assert!(!get_child_subreaper().expect("prctl"));
+        assert!(Subreaper::begin(false).expect("nothing to do").is_none());
     }
 }

@@ -31,7 +31,8 @@ pub struct RunOptions {
     pub detach: bool,
     /// Leave the stopped container in place, with its state.
     pub keep: bool,
-    /// Don't become the subreaper of the container's orphans.
+    /// Don't become the subreaper of the container's orphans while waiting. Only a subreaper collects children of the
+    /// calling process other than the container: for a process that has children of its own this has to be set.
     pub no_subreaper: bool,
 }
 

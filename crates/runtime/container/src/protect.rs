@@ -41,6 +41,9 @@ const COPY: &std::ffi::CStr = c"corten";
 /// to, with the same arguments, environment and descriptors. To be called before anything that creates containers or
 /// processes in them, as the first thing, while there's one thread.
 ///
+/// The program then runs from a mount that has no path, so that [`std::env::current_exe`] names nothing: who has to start
+/// itself again does it through `/proc/self/exe`.
+///
 /// # Errors
 /// If the executable can be protected neither by a read-only mount nor by a copy.
 pub fn protect_executable() -> Result<()> {

@@ -12,11 +12,11 @@ use corten_sys::{
     mount::{self, Propagation},
     process::{Namespaces, pidfd_open, setns, unshare},
 };
-use nix::sys::prctl::set_child_subreaper;
 use oci_spec::runtime::LinuxNamespaceType;
 
 use crate::{
     CreateOptions, Outcome, Result, RunOptions, Runtime, Status,
+    alone::alone,
     cgroup::{self, CgroupDoing},
     checkpoint::DESCRIPTORS,
     create::{connect, initial_state, record},
@@ -27,7 +27,7 @@ use crate::{
     },
     error::Doing,
     filter::{self, Filter},
-    foreground::Foreground,
+    foreground::{Foreground, Subreaper},
     hooks::{self, Surroundings},
     load::load,
     pid_file,
@@ -68,7 +68,7 @@ impl Runtime {
     /// Restores a container; unless detached waits for it, passing signals on, and deletes it.
     ///
     /// # Errors
-    /// Any; the system is then as before. [`Error::Criu`] has what criu says.
+    /// Those of [`Self::create`], and [`crate::Error::Criu`] with what criu says; the system is then as before.
     pub fn restore(
         &self,
         id: &str,
@@ -76,9 +76,8 @@ impl Runtime {
         run: &RunOptions,
         options: &RestoreOptions,
     ) -> Result<Outcome> {
-        if !run.detach && !run.no_subreaper {
-            set_child_subreaper(true).doing(|| "become a subreaper".to_owned())?;
-        }
+        alone("restore a container")?;
+        let subreaper = Subreaper::begin(!run.detach && !run.no_subreaper)?;
         let mut undo = Undo::default();
         let restored = match self.try_restore(id, create, run, options, &mut undo) {
             Ok(restored) => restored,
@@ -89,7 +88,8 @@ impl Runtime {
         if run.detach {
             return Ok(Outcome::Detached(pid));
         }
-        let code = Foreground::begin().and_then(|foreground| foreground.wait(pid, &pidfd, terminal));
+        let code = Foreground::begin(subreaper.is_some())
+            .and_then(|foreground| foreground.wait(pid, &pidfd, terminal));
         if !run.keep {
             self.clear_up(&Now { home, record, filter: Vec::new(), status: Status::Stopped, init: None })?;
         }

@@ -1,13 +1,10 @@
 //! `run`: create, start, and unless detached wait and delete.
 
-use nix::sys::prctl::set_child_subreaper;
-
 use crate::{
     CreateOptions, Error, Outcome, Result, RunOptions, Runtime, Status,
     create::{Made, Mode},
     descriptors::inherited_descriptors,
-    error::Doing,
-    foreground::Foreground,
+    foreground::{Foreground, Subreaper},
     pid_file,
     query::Now,
     record::Home,
@@ -18,16 +15,17 @@ use crate::{
 impl Runtime {
     /// Creates and starts a container, and unless detached waits for it, passing signals on, and deletes it.
     ///
+    /// Who waits is the subreaper of the container's orphans meanwhile, and collects every child of the calling process
+    /// that ends, unless [`RunOptions::no_subreaper`] says otherwise.
+    ///
     /// # Errors
-    /// Any; the system is then as before.
+    /// Those of [`Self::create`] and [`Self::start`]; the system is then as before.
     pub fn run(&self, id: &str, create: &CreateOptions, run: &RunOptions) -> Result<Outcome> {
-        if !run.detach && !run.no_subreaper {
-            set_child_subreaper(true).doing(|| "become a subreaper".to_owned())?;
-        }
+        let subreaper = Subreaper::begin(!run.detach && !run.no_subreaper)?;
         // Before we catch signals, through a descriptor.
         inherited_descriptors(create.preserve_fds)?;
         // Before init is born, so that no signal is lost, nor its end.
-        let foreground = if run.detach { None } else { Some(Foreground::begin()?) };
+        let foreground = if run.detach { None } else { Some(Foreground::begin(subreaper.is_some())?) };
         let mode = if run.detach { Mode::Detach } else { Mode::Run };
         let mut made = self.make(id, create, mode)?;
         let started = started(&mut made).and_then(|()| poststart(&made.record));

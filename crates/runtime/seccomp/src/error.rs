@@ -41,6 +41,9 @@ pub enum Error {
     /// Listener metadata without a listener.
     #[error("linux.seccomp.listenerMetadata is set but listenerPath is not")]
     Metadata,
+    /// A notification without a listener: [`compile`](crate::compile) lets it be, who loads the filter may not.
+    #[error("linux.seccomp.listenerPath is not set, but a rule says SCMP_ACT_NOTIFY: nobody would answer")]
+    NoListener,
     /// We have no table of system calls for any architecture that this machine can run.
     #[error("linux.seccomp: no system call table for {native}")]
     Native {

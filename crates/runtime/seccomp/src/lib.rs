@@ -17,6 +17,22 @@
 //! - of the rules for a system call, one without conditions wins over all with; the first, if there are several;
 //! - the conditions of a rule must all hold, but two on the same argument make it two rules;
 //! - on i386, allowing `socket` and its like also allows them through `socketcall` (and `semop` ... through `ipc`).
+//!
+//! ```
+//! use corten_seccomp::{Error, Options, compile};
+//!
+//! let profile = serde_json::from_str(
+//!     r#"{"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
+//!         {"names": ["read", "write", "exit_group", "no_such_call"], "action": "SCMP_ACT_ALLOW"}]}"#,
+//! )?;
+//! let program = compile(&profile, Options::default())?;
+//! assert!(!program.filter.is_empty() && !program.notify);
+//! assert!(program.warnings[0].contains("no_such_call"), "{:?}", program.warnings);
+//!
+//! let profile = serde_json::from_str(r#"{"defaultAction": "SCMP_ACT_ALLOW", "defaultErrnoRet": 1}"#)?;
+//! assert!(matches!(compile(&profile, Options::default()), Err(Error::Errno { .. })));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![forbid(unsafe_code)]
 
 mod action;

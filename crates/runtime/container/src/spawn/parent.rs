@@ -98,7 +98,7 @@ pub(crate) fn spawn_create(ours: Channel, mut wires: Wires, creation: &Creation<
     // A joined PID namespace is entered by being born in it: only we can arrange that, for our children.
     let pid =
         wires.join.iter().position(|(kind, _)| *kind == Namespaces::PID).map(|i| wires.join.remove(i).1);
-    let forked = born_in(pid.as_ref(), || clone_into(&mut wires, new))?;
+    let forked = born_in(pid.as_ref(), "clone container init", || clone_into(&mut wires, new))?;
     match forked {
         Forked::Parent { pid, pidfd } => {
             let born_there = wires.born_there && wires.entrance.only_by_birth();
@@ -112,18 +112,20 @@ pub(crate) fn spawn_create(ours: Channel, mut wires: Wires, creation: &Creation<
     }
 }
 
-/// Runs `clone` so that the child is born in the given PID namespace, and comes back to our own.
+/// Runs `clone`, which is called `operation`, so that the child is born in the given PID namespace (an open one, or a
+/// pidfd of one of its members), and comes back to our own: our later children are to be born there.
 pub(crate) fn born_in(
     namespace: Option<&OwnedFd>,
+    operation: &str,
     clone: impl FnOnce() -> io::Result<Forked>,
 ) -> Result<Forked> {
-    let doing = || "clone container init".to_owned();
+    let doing = || operation.to_owned();
     let Some(namespace) = namespace else { return clone().doing(doing) };
     let own = open_namespace(Path::new("/proc/self/ns/pid"), Namespaces::PID)?;
     setns(namespace.as_fd(), Namespaces::PID).doing(|| "join the PID namespace".to_owned())?;
     let forked = clone().doing(doing);
     if !matches!(forked, Ok(Forked::Child)) {
-        // Hooks are to run in ours.
+        // Hooks are to run in ours, and whatever else the caller starts.
         setns(own.as_fd(), Namespaces::PID).doing(|| "return to our PID namespace".to_owned())?;
     }
     forked
