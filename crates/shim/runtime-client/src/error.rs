@@ -1,6 +1,7 @@
 //! What a runtime's failures mean.
 
 use std::io;
+use std::time::Duration;
 
 /// Why a runtime couldn't do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +30,21 @@ pub enum Error {
         kind: Kind,
         /// What it has logged, or how it ended when it hasn't.
         message: String,
+    },
+    /// The runtime hadn't ended when [`crate::Patience`] was over, and was killed.
+    #[error(
+        "{binary} {verb} {id}: killed, for it had not ended after {} s: a hook, a file system or the kernel holds it up",
+        patience.as_secs()
+    )]
+    TookTooLong {
+        /// The binary.
+        binary: String,
+        /// Its command.
+        verb: &'static str,
+        /// The container.
+        id: String,
+        /// How long it was given.
+        patience: Duration,
     },
     /// The runtime says that it has succeeded, but what it was to leave isn't there or isn't readable.
     #[error("{verb} {id}: read {what} that the runtime has left")]
@@ -64,6 +80,7 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Failed { kind, .. } => *kind,
+            Self::TookTooLong { .. } => Kind::TookTooLong,
             Self::Spawn { .. } | Self::Result { .. } | Self::Prepare { .. } => Kind::Other,
         }
     }
@@ -80,6 +97,8 @@ pub enum Kind {
     NotRunning,
     /// The container is in a state in which this can't be done.
     WrongState,
+    /// It had to be killed.
+    TookTooLong,
     /// None of these.
     Other,
 }

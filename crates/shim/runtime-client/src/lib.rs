@@ -21,4 +21,4 @@ mod scratch;
 pub use criu::{Checkpoint, Restore};
 pub use error::{Error, Kind};
 pub use reaper::{Exited, Hold, Reaper, Watch};
-pub use runtime::{Io, Launch, Runtime, Started, State};
+pub use runtime::{Io, Launch, Patience, Runtime, Started, State};

@@ -118,8 +118,16 @@ impl Reaper {
     /// What spawning says.
     pub fn spawn(&self, command: &mut Command) -> io::Result<(u32, Watch)> {
         let pid = command.spawn()?.id();
-        // Nobody else reaps between these two lines: we're the only thread.
-        Ok((pid, self.watch(pid)))
+        // Nobody reaps between these two lines: that's for this thread to do.
+        Ok((pid, self.watch_new(pid)))
+    }
+
+    /// Watches a child that was made just now: since then [`Reaper::reap`] can't have run.
+    #[must_use]
+    pub fn watch_new(&self, pid: u32) -> Watch {
+        // What is known of that PID is of one that had it before.
+        self.inner.borrow_mut().strangers.remove(&pid);
+        self.watch(pid)
     }
 
     /// Watches a process that is our child or is about to become it.
@@ -151,4 +159,21 @@ impl Reaper {
 fn now_ns() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_exit_is_not_taken_for_a_new_process() {
+        let reaper = Reaper { inner: Rc::default() };
+        let _hold = reaper.hold();
+        let old = Exited { status: 7, at_ns: 1 };
+        reaper.inner.borrow_mut().strangers.extend([(41, old), (42, old)]);
+        let mut adopted = reaper.watch(41);
+        assert_eq!(adopted.0.try_recv().ok(), Some(old));
+        let mut new = reaper.watch_new(42);
+        assert!(new.0.try_recv().is_err() && !reaper.is_over(42));
+    }
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
@@ -29,8 +30,36 @@ pub struct Runtime {
     pub no_pivot: bool,
     /// Whether create shall get `--no-new-keyring`.
     pub no_new_keyring: bool,
+    /// How long its commands may take.
+    pub patience: Patience,
     /// Waits for what is started.
     pub reaper: Reaper,
+}
+
+/// How long commands may take before they are killed. Those that run a container's own programs or move its memory
+/// (create, start, exec, checkpoint, restore) have no limit here: their callers know better.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// Delete waits for processes to die and runs hooks.
+    pub delete: Duration,
+    /// Kill, pause, resume, update, state and ps.
+    pub other: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { delete: Duration::from_secs(120), other: Duration::from_secs(60) }
+    }
+}
+
+impl Patience {
+    fn with(self, verb: &str) -> Option<Duration> {
+        match verb {
+            "delete" => Some(self.delete),
+            "kill" | "pause" | "resume" | "update" | "state" | "ps" => Some(self.other),
+            _ => None,
+        }
+    }
 }
 
 /// A process's standard streams, or its terminal.
@@ -73,14 +102,26 @@ pub struct Launch {
     binary: String,
     verb: &'static str,
     id: String,
+    patience: Option<Duration>,
     exit: Watch,
     log: Scratch,
 }
 
 impl Launch {
-    /// Waits for the runtime to end.
-    async fn done(self) -> Result<(), Error> {
-        let exited = self.exit.await;
+    /// Waits for the runtime to end; kills it when that takes too long.
+    async fn done(mut self) -> Result<(), Error> {
+        let exited = match self.patience {
+            None => self.exit.await,
+            Some(patience) => match tokio::time::timeout(patience, &mut self.exit).await {
+                Ok(exited) => exited,
+                Err(_) => {
+                    // Its end hasn't been seen, so it is unreaped, and the PID its own.
+                    let _ = kill(Pid::from_raw(self.runtime_pid.cast_signed()), Signal::SIGKILL);
+                    let Self { binary, verb, id, .. } = self;
+                    return Err(Error::TookTooLong { binary, verb, id, patience });
+                }
+            },
+        };
         if exited.status == 0 {
             return Ok(());
         }
@@ -342,7 +383,8 @@ impl Runtime {
         log.seal().map_err(|e| prepare("seal its log", e))?;
         let (runtime_pid, exit) =
             spawned.map_err(|source| Error::Spawn { binary: binary.clone(), verb, source })?;
-        Ok(Launch { runtime_pid, binary, verb, id: id.to_owned(), exit, log })
+        let patience = self.patience.with(verb);
+        Ok(Launch { runtime_pid, binary, verb, id: id.to_owned(), patience, exit, log })
     }
 
     fn started(&self, verb: &'static str, id: &str, pid_file: &Path) -> Result<Started, Error> {

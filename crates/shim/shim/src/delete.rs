@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
-use corten_runtime_client::{Kind, Reaper, Runtime};
+use corten_runtime_client::{Kind, Patience, Reaper, Runtime};
 use corten_task_api::proto::containerd::task::v3::DeleteResponse;
 use corten_task_api::time::{now_ns, to_timestamp};
 use tokio::task::LocalSet;
@@ -66,6 +66,7 @@ fn delete_container(args: &Args, bundle: &Path) -> anyhow::Result<()> {
             systemd_cgroup: record.systemd_cgroup,
             no_pivot: false,
             no_new_keyring: false,
+            patience: Patience::default(),
             reaper,
         };
         match runtime.delete(&args.id, true).await {

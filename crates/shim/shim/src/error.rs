@@ -9,6 +9,7 @@ pub(crate) fn runtime(error: &RuntimeError) -> Status {
         Kind::NotFound | Kind::NotRunning => Code::NotFound,
         Kind::Exists => Code::AlreadyExists,
         Kind::WrongState => Code::FailedPrecondition,
+        Kind::TookTooLong => Code::DeadlineExceeded,
         Kind::Other => Code::Unknown,
     };
     Status::from_error(code, error)

@@ -52,16 +52,25 @@ pub(crate) fn run(mut args: Args) -> anyhow::Result<()> {
     let group = config.group().unwrap_or(&order.args.id);
     let socket = socket_path(&order.args, group)?;
     let address = format!("unix://{}", socket.display());
-    if let Some(listener) = bind(&socket)?
-        && let Err(error) = leave_behind(&order, &address, listener)
-    {
+    let Some(listener) = bind(&socket)? else { return tell(&order, &address) };
+    let left_behind = leave_behind(&order, &address, listener).and_then(|mut shim| {
+        tell(&order, &address).inspect_err(|_| end(&mut shim)) // nobody would know of it
+    });
+    left_behind.inspect_err(|_| {
         let _ = fs::remove_file(&socket); // it was ours, and nobody listens
-        return Err(error);
-    }
-    write_atomic("address", &address, Durability::Volatile).context("write the address file")?;
+    })
+}
+
+fn tell(order: &Order, address: &str) -> anyhow::Result<()> {
+    write_atomic("address", address, Durability::Volatile).context("write the address file")?;
     let mut stdout = io::stdout();
-    stdout.write_all(&bootstrap::answer(order.dialect, &address)).context("tell the address")?;
+    stdout.write_all(&bootstrap::answer(order.dialect, address)).context("tell the address")?;
     stdout.flush().context("tell the address")
+}
+
+fn end(shim: &mut Child) {
+    let _ = shim.kill(); // it serves nobody yet
+    let _ = shim.wait();
 }
 
 fn socket_path(args: &Args, group: &str) -> anyhow::Result<PathBuf> {
@@ -112,7 +121,8 @@ fn bind(path: &Path) -> anyhow::Result<Option<UnixListener>> {
     bail!("listen on {}: another shim comes and goes there", path.display())
 }
 
-fn leave_behind(order: &Order, address: &str, listener: UnixListener) -> anyhow::Result<()> {
+/// Starts the process that stays.
+fn leave_behind(order: &Order, address: &str, listener: UnixListener) -> anyhow::Result<Child> {
     let args = &order.args;
     // By its own path, so that people find it by its name, unless it has been replaced since it started.
     let own = fs::read_link("/proc/self/exe").ok().filter(|path| path.exists());
@@ -147,15 +157,16 @@ fn leave_behind(order: &Order, address: &str, listener: UnixListener) -> anyhow:
         corten_sys::sched::new_core_group().context("SCHED_CORE: have a core to itself")?;
     }
     let mut child = command.spawn().context("start the shim")?;
-    place(order, &child)
-        .and_then(|()| {
-            write_atomic("shim.pid", child.id().to_string(), Durability::Volatile)
-                .context("write the PID file")
-        })
-        .inspect_err(|_| {
-            let _ = child.kill(); // it serves nobody yet
-            let _ = child.wait();
-        })
+    let placed = place(order, &child).and_then(|()| {
+        write_atomic("shim.pid", child.id().to_string(), Durability::Volatile).context("write the PID file")
+    });
+    match placed {
+        Ok(()) => Ok(child),
+        Err(error) => {
+            end(&mut child);
+            Err(error)
+        }
+    }
 }
 
 /// Puts the shim where the options want it, and makes the kernel choose it before containerd when it's out of memory.

@@ -63,14 +63,13 @@ impl Logger {
         let (errors, errors_end) = pipe_of(around.owner)?;
         let (ready, ready_end) = pipe_of((0, 0))?;
         let ready = pipe::Receiver::from_owned_fd(ready).map_err(|e| failed("wait for it", e))?;
-        let _hold = around.reaper.hold();
         let pid = spawn(program, around, [output.as_fd(), errors.as_fd(), ready_end.as_fd()])
             .map_err(|e| failed("start it", e))?;
         drop(ready_end);
         let stop = Rc::new(Notify::new());
         // From here on it is ended when this is dropped.
         let logger = Self { ends: Some((output_end, errors_end)), stop: Rc::clone(&stop) };
-        let end = around.reaper.watch(pid);
+        let end = around.reaper.watch_new(pid);
         tokio::task::spawn_local(look_after(pid, end, [output, errors], stop, name.to_string()));
         let said = tokio::time::timeout(READY, wait_ready(&ready)).await.map_err(|_| {
             Status::new(Code::DeadlineExceeded, format!("logger {name}: it isn't ready after {READY:?}"))

@@ -16,7 +16,7 @@ use tokio::net::UnixListener;
 
 use super::ProcessIo;
 use super::log::{set_nonblocking, watch_fd};
-use super::open::{append, both_ends, is_fifo};
+use super::open::{append, both_ends, is_fifo, reading_end};
 use super::uri::Uri;
 use crate::error;
 
@@ -89,7 +89,10 @@ impl ProcessIo {
         *self.console.borrow_mut() = Some(Rc::clone(console));
         let watch = |e| error::io("copy the terminal", &e);
         if let Uri::Fifo(path) = stdin {
-            let fifo = watch_fd(both_ends(path).map_err(watch)?.into(), BOTH).map_err(watch)?;
+            // The copier sees the end when this has been dropped and the client has closed: what was typed comes first.
+            *self.stdin.borrow_mut() = Some(both_ends(path).map_err(watch)?);
+            let fifo = reading_end(path).and_then(|fifo| watch_fd(fifo.into(), Interest::READABLE));
+            let fifo = fifo.map_err(watch)?;
             let console = Rc::clone(console);
             let copier = tokio::task::spawn_local(async move { copy(&fifo, &console.master).await });
             *self.stdin_copier.borrow_mut() = Some(copier.abort_handle());

@@ -162,9 +162,6 @@ impl ProcessIo {
     /// The client sends no more: stdin ends when it has closed its end, too.
     pub(crate) fn close_stdin(&self) {
         drop(self.stdin.take());
-        if let Some(copier) = self.stdin_copier.take() {
-            copier.abort();
-        }
     }
 
     /// Sets the terminal's size; false when there is no terminal.

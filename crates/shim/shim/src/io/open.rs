@@ -90,7 +90,7 @@ pub(super) fn both_ends(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)
 }
 
-fn reading_end(path: &Path) -> io::Result<File> {
+pub(super) fn reading_end(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)
 }
 

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use corten_runtime_client::{Kind, Restore, Runtime, Started};
+use corten_runtime_client::{Kind, Patience, Restore, Runtime, Started};
 use corten_state::Durability;
 use corten_task_api::proto::containerd::events::{TaskCreate, TaskIo};
 use corten_task_api::proto::containerd::task::v3::{CreateTaskRequest, CreateTaskResponse};
@@ -82,6 +82,7 @@ fn runtime(shim: &Shim, request: &CreateTaskRequest) -> Result<(Runtime, TaskOpt
         systemd_cgroup: options.systemd_cgroup,
         no_pivot: options.no_pivot_root,
         no_new_keyring: options.no_new_keyring,
+        patience: Patience::default(),
         reaper: shim.reaper.clone(),
     };
     let options = TaskOptions {
@@ -108,8 +109,10 @@ async fn create_container(
         .map_err(|e| Status::from_error(Code::Internal, &e))?;
     let _ = std::fs::remove_file(task.bundle.join("exit.json")); // an earlier attempt's
     // What follows is taken back when it fails.
-    let mounted =
-        Failpoint::CreateNoted.pass().and_then(|()| mounts::mount_all(&request.rootfs, &task.rootfs()));
+    let mounted = match Failpoint::CreateNoted.pass() {
+        Ok(()) => mounts::mount_aside(request.rootfs.clone(), task.rootfs()).await,
+        failed => failed,
+    };
     if let Err(error) = mounted {
         return Err(undo(task, error, true).await);
     }
@@ -176,7 +179,7 @@ async fn undo(task: &Task, error: Status, nothing_of_ours: bool) -> Status {
     {
         failed.push(Status::from_error(Code::Internal, &e).message);
     }
-    if let Err(e) = mounts::unmount_all(&task.rootfs()) {
+    if let Err(e) = mounts::unmount_aside(task.rootfs()).await {
         failed.push(e.message);
     }
     for file in ["runtime.json", "init.pid"] {

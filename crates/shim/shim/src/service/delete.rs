@@ -9,6 +9,7 @@ use corten_task_api::proto::containerd::task::v3::{DeleteRequest, DeleteResponse
 use corten_task_api::time::to_timestamp;
 use corten_task_api::ttrpc::Status;
 
+use super::kill::thaw_killed;
 use crate::cgroup::Cgroup;
 use crate::containers::Shim;
 use crate::failpoint::Failpoint;
@@ -65,7 +66,7 @@ async fn delete_container(task: &Task) -> Result<(), Status> {
             // Never started: nobody will miss it.
             let _ = task.init.signal(SIGKILL); // it may be ending
             if task.cgroup.borrow().as_ref().is_some_and(Cgroup::is_frozen) {
-                task.runtime.resume(&task.id).await.map_err(|e| error::runtime(&e))?;
+                thaw_killed(task).await?;
             }
             if tokio::time::timeout(PATIENCE, task.init.until(Phase::exit)).await.is_err() {
                 let seconds = PATIENCE.as_secs();
@@ -89,7 +90,7 @@ async fn delete_container(task: &Task) -> Result<(), Status> {
         Ok(()) => {}
     }
     Failpoint::DeleteDeleted.pass()?;
-    mounts::unmount_all(&task.rootfs())?;
+    mounts::unmount_aside(task.rootfs()).await?;
     Failpoint::DeleteUnmounted.pass()
 }
 

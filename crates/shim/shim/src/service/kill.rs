@@ -1,6 +1,7 @@
 //! Kill. Both inits and execs are our children, whom we have pidfds of: the signal goes without the runtime, and to
 //! nobody else.
 
+use corten_runtime_client::Kind;
 use corten_task_api::proto::containerd::task::v3::KillRequest;
 use corten_task_api::ttrpc::Status;
 use nix::errno::Errno;
@@ -9,7 +10,7 @@ use crate::cgroup::Cgroup;
 use crate::containers::Shim;
 use crate::error;
 use crate::failpoint::Failpoint;
-use crate::task::Phase;
+use crate::task::{Phase, Task};
 
 const SIGKILL: u32 = 9;
 
@@ -44,8 +45,22 @@ pub(super) async fn kill(shim: &Shim, request: KillRequest) -> Result<(), Status
     Failpoint::KillSent.pass()?;
     // Where cgroups are of version 1, the frozen don't die, whoever has frozen them.
     let frozen = || task.cgroup.borrow().as_ref().is_some_and(Cgroup::is_frozen);
-    if request.signal == SIGKILL && (task.paused.replace(false) || frozen()) {
-        task.runtime.resume(&task.id).await.map_err(|e| error::runtime(&e))?;
+    if request.signal == SIGKILL && (task.paused.get() || frozen()) {
+        thaw_killed(&task).await?;
     }
     Ok(())
+}
+
+/// Thaws a container whose init has been sent SIGKILL. Where cgroups are of version 2, the frozen die of that at once:
+/// then there is nothing left to thaw.
+pub(super) async fn thaw_killed(task: &Task) -> Result<(), Status> {
+    match task.runtime.resume(&task.id).await {
+        Err(error) if !matches!(error.kind(), Kind::NotFound | Kind::NotRunning | Kind::WrongState) => {
+            Err(error::runtime(&error))
+        }
+        Ok(()) | Err(_) => {
+            task.paused.set(false);
+            Ok(())
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use corten_runtime_client::{Io, Restore};
+use corten_runtime_client::{Io, Kind, Restore};
 use corten_task_api::proto::containerd::events::TaskExecStarted;
 use corten_task_api::proto::containerd::task::v3::{StartRequest, StartResponse};
 use corten_task_api::time::now_ns;
@@ -47,6 +47,7 @@ async fn start_init(shim: &Rc<Shim>, task: &Rc<Task>) -> Result<u32, Status> {
             }
             Ok(pid)
         }
+        Err(error) if pid == 0 => Err(take_back_restore(task, error).await),
         Err(error) => {
             // A runtime that died on the way may have let it go already.
             let runs = task.runtime.state(&task.id).await.is_ok_and(|state| state.status == "running");
@@ -65,6 +66,21 @@ async fn run_start(task: &Task) -> Result<(), Status> {
     Failpoint::StartStarting.pass()?;
     task.runtime.start(&task.id).await.map_err(|e| error::runtime(&e))?;
     Failpoint::StartStarted.pass()
+}
+
+/// Nobody watches what a failed restore has made: it goes, or nobody could end it.
+async fn take_back_restore(task: &Task, error: Status) -> Status {
+    drop(task.oom_watch.take().inspect(tokio::task::AbortHandle::abort));
+    let deleted = task.runtime.delete(&task.id, true).await;
+    drop(task.cgroup.take());
+    task.init.set(Phase::Created { pid: 0 });
+    match deleted {
+        Err(e) if e.kind() != Kind::NotFound => {
+            let undo = Status::from_error(error.code, &e).message;
+            Status::new(error.code, format!("{}; taking it back failed too: {undo}", error.message))
+        }
+        _ => error,
+    }
 }
 
 /// A failed one isn't tried again: its streams are gone. It can only be deleted.
