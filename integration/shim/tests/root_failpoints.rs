@@ -308,43 +308,92 @@ fn unmount(containers: &Path) {
     }
 }
 
-#[test]
-fn the_shim_killed_at_any_point() -> Result<()> {
+/// The calls of the shim that points are in: what comes between the dots of a name.
+const CALLS: [&str; 7] = ["create", "start", "exec", "exec-sync", "kill", "exit", "delete"];
+
+/// The runtime's commands that points are in. A container of the usual kind doesn't come to helpers; integration/runtime
+/// has one that does.
+const COMMANDS: [&str; 7] = ["create", "init", "start", "exec", "join", "delete", "helper"];
+
+fn call(point: Failpoint) -> &'static str {
+    point.name().split('.').nth(1).unwrap_or_default()
+}
+
+fn command(point: RuntimePoint) -> &'static str {
+    point.name().split('.').next().unwrap_or_default()
+}
+
+fn the_shim_killed(calls: &[&str]) -> Result<()> {
     lab("shim-killed", async |lab| {
-        for point in Failpoint::ALL {
+        for point in Failpoint::ALL.iter().filter(|point| calls.contains(&call(**point))) {
             shim_killed(lab, *point).await.with_context(|| format!("killed at {}", point.name()))?;
         }
         Ok(())
     })
 }
 
-#[test]
-fn the_shim_failed_at_any_point() -> Result<()> {
+fn the_shim_failed(calls: &[&str]) -> Result<()> {
     lab("shim-failed", async |lab| {
-        let fails = |point: &&Failpoint| {
-            !point.name().starts_with("shim.exit.") && **point != Failpoint::DeleteForgotten
-        };
-        for point in Failpoint::ALL.iter().filter(fails) {
+        let points = Failpoint::ALL.iter().filter(|point| calls.contains(&call(**point)));
+        for point in points.filter(|point| **point != Failpoint::DeleteForgotten) {
             shim_failed(lab, *point).await.with_context(|| format!("failed at {}", point.name()))?;
         }
         Ok(())
     })
 }
 
-#[test]
-fn the_runtime_killed_at_any_point() -> Result<()> {
-    // A container of the usual kind doesn't come there; integration/runtime has one that does.
+fn the_runtime_killed(commands: &[&str]) -> Result<()> {
     let detours = |point: &RuntimePoint| {
-        ["helper.", "create.idmap", "create.hooks", "delete.stopped"]
-            .iter()
-            .any(|d| point.name().starts_with(d))
+        ["create.idmap", "create.hooks", "delete.stopped"].iter().any(|d| point.name().starts_with(d))
     };
     lab("runtime-killed", async |lab| {
-        for point in RuntimePoint::ALL.iter().filter(|point| !detours(point)) {
+        let points = RuntimePoint::ALL.iter().filter(|point| commands.contains(&command(**point)));
+        for point in points.filter(|point| !detours(point)) {
             runtime_killed(lab, *point)
                 .await
                 .with_context(|| format!("the runtime killed at {}", point.name()))?;
         }
         Ok(())
     })
+}
+
+#[test]
+fn every_point_is_in_one_of_the_calls() {
+    let lost: Vec<_> = Failpoint::ALL.iter().filter(|point| !CALLS.contains(&call(**point))).collect();
+    assert!(lost.is_empty(), "no test below goes there: {lost:?}");
+    let lost: Vec<_> =
+        RuntimePoint::ALL.iter().filter(|point| !COMMANDS.contains(&command(**point))).collect();
+    assert!(lost.is_empty(), "no test below goes there: {lost:?}");
+}
+
+/// One test for each place: none of them takes long, also on a slow machine.
+macro_rules! tests {
+    ($($name:ident: $who:ident($($place:literal),+);)+) => {
+        $(#[test]
+        fn $name() -> Result<()> {
+            $who(&[$($place),+])
+        })+
+    };
+}
+
+tests! {
+    the_shim_killed_in_create: the_shim_killed("create");
+    the_shim_killed_in_start: the_shim_killed("start");
+    the_shim_killed_in_exec: the_shim_killed("exec");
+    the_shim_killed_in_exec_sync: the_shim_killed("exec-sync");
+    the_shim_killed_in_kill: the_shim_killed("kill");
+    the_shim_killed_at_an_exit: the_shim_killed("exit");
+    the_shim_killed_in_delete: the_shim_killed("delete");
+    // There's nobody to fail to at an exit.
+    the_shim_failed_in_create: the_shim_failed("create");
+    the_shim_failed_in_start: the_shim_failed("start");
+    the_shim_failed_in_exec: the_shim_failed("exec");
+    the_shim_failed_in_exec_sync: the_shim_failed("exec-sync");
+    the_shim_failed_in_kill: the_shim_failed("kill");
+    the_shim_failed_in_delete: the_shim_failed("delete");
+    the_runtime_killed_in_create: the_runtime_killed("create");
+    the_runtime_killed_in_init: the_runtime_killed("init");
+    the_runtime_killed_in_start: the_runtime_killed("start");
+    the_runtime_killed_in_exec: the_runtime_killed("exec", "join");
+    the_runtime_killed_in_delete: the_runtime_killed("delete");
 }

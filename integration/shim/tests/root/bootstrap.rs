@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Stdio;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use corten_task_api::Message;
 use corten_task_api::proto::containerd::runc::v1::Options;
 use corten_task_api::proto::containerd::runtime::bootstrap::v1::BootstrapResult;
@@ -17,6 +17,7 @@ crate::each_runtime_under_containerd!(every_protocol_starts_a_shim_that_works);
 crate::with_containerd!(
     answers_are_exact,
     standard_input_may_be_anything,
+    no_shim_stays_that_nobody_knows_of,
     containers_of_a_pod_share_a_shim,
     questions_are_answered,
     a_shim_joins_its_cgroup,
@@ -74,12 +75,27 @@ async fn standard_input_may_be_anything(containerd: &Containerd<'_>) -> Result<(
     // Open, and nobody writes or closes.
     let (mut command, _) = containerd.start_command(&id, &dir, Protocol::Text);
     let (theirs, open) = nix::unistd::pipe()?;
-    let child = command.stdin(Stdio::from(theirs)).stdout(Stdio::piped()).spawn()?;
-    ensure!(child.wait_with_output()?.stdout.starts_with(b"unix:///"));
+    command.stdin(Stdio::from(theirs)).stdout(Stdio::piped());
+    let child = tokio::process::Command::from(command).kill_on_drop(true).spawn()?;
+    let output = tokio::time::timeout(DEADLINE, child.wait_with_output()).await.context("it waits")??;
+    ensure!(output.stdout.starts_with(b"unix:///"));
     drop(open);
+    Ok(())
+}
+
+async fn no_shim_stays_that_nobody_knows_of(containerd: &Containerd<'_>) -> Result<()> {
+    let (id, dir) = containerd.bundle(Bundle::sh(containerd.scope, "c", "true"))?;
     let (mut command, _) = containerd.start_command(&id, &dir, Protocol::Text);
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
-    ensure!(child.wait_with_output()?.stdout.starts_with(b"unix:///"));
+    let full = fs::OpenOptions::new().write(true).open("/dev/full")?;
+    command.stdin(Stdio::null()).stdout(full).stderr(Stdio::piped());
+    let child = tokio::process::Command::from(command).kill_on_drop(true).spawn()?;
+    let output = tokio::time::timeout(DEADLINE, child.wait_with_output()).await.context("it hangs")??;
+    let said = String::from_utf8(output.stderr)?;
+    ensure!(!output.status.success() && said.contains("tell the address"), "{said}");
+    let pid: u32 = fs::read_to_string(dir.join("shim.pid"))?.parse()?;
+    ensure!(!integration_shim::runs(pid), "the shim {pid} runs");
+    let address = fs::read_to_string(dir.join("address"))?;
+    ensure!(!fs::exists(address.trim_start_matches("unix://"))?, "the socket is left");
     Ok(())
 }
 

@@ -18,6 +18,7 @@ crate::each_runtime!(
     fifos_and_end_of_input,
     exec_by_the_task_api,
     a_terminal_over_fifos,
+    what_was_typed_before_the_end_arrives,
     files_are_appended_to,
     shutdown_waits_for_the_last_task,
 );
@@ -147,6 +148,31 @@ async fn a_terminal_over_fifos(pod: &Pod<'_>) -> Result<()> {
     pod.shim.delete(&id).await?;
     let output = output.join().map_err(|_| anyhow::anyhow!("panicked"))??;
     ensure!(output.contains("got typed") && output.contains("33 101"), "{output:?}");
+    Ok(())
+}
+
+async fn what_was_typed_before_the_end_arrives(pod: &Pod<'_>) -> Result<()> {
+    let (stdin, stdout) = (fifo(pod, "in")?, fifo(pod, "out")?);
+    let script = "while read line; do [ \"$line\" != end ] || exit 5; done";
+    let mut request = pod.request("c", Bundle::sh(pod.scope, "c", script).terminal())?;
+    request.stdin = stdin.to_string_lossy().into_owned();
+    request.stdout = stdout.to_string_lossy().into_owned();
+    request.stderr = String::new();
+    request.terminal = true;
+    let id = request.id.clone();
+    let echo = reader(&stdout)?;
+    pod.shim.create(request).await?;
+    let echo = collect(echo);
+    let client = pod.client().await?;
+    // More than the terminal takes while nobody reads from it, less than it and the fifo.
+    let typed = "0123456789abcde\n".repeat(4000) + "end\n";
+    OpenOptions::new().write(true).open(&stdin)?.write_all(typed.as_bytes())?;
+    let close = api::CloseIoRequest { id: id.clone(), exec_id: String::new(), stdin: true };
+    call::<()>(&client, "CloseIO", &close).await?;
+    pod.shim.start(&id).await?;
+    ensure!(pod.shim.wait(&id).await?.status == 5);
+    pod.shim.delete(&id).await?;
+    echo.join().map_err(|_| anyhow::anyhow!("panicked"))??;
     Ok(())
 }
 
