@@ -58,7 +58,7 @@ pub(crate) fn failpoints() -> Result<()> {
     Ok(())
 }
 
-/// Static at a fixed address, so that nothing has to be relocated at start-up: docs/decisions/0014-start-up.md. The flags are
+/// Static at a fixed address, so that nothing has to be relocated at start-up: docs/decisions/0012-start-up.md. The flags are
 /// the target's, not RUSTFLAGS, and --target is given: build scripts and proc macros stay dynamic.
 fn linked_statically<'a>(command: &'a mut Command, target: &str) -> &'a mut Command {
     let variable = format!("CARGO_TARGET_{}_RUSTFLAGS", target.to_uppercase().replace('-', "_"));

@@ -1,5 +1,5 @@
 //! Stands in for the regex crate, which oci-spec names: what of its API oci-spec and prost-build use, over regex-lite. See
-//! docs/decisions/0013-regex-lite.md.
+//! docs/decisions/0011-regex-lite.md.
 #![forbid(unsafe_code)]
 
 pub use regex_lite::*;
