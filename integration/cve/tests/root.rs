@@ -5,8 +5,8 @@
 //! they fall to it, or answer otherwise, the test says so and counts as skipped for them.
 #![forbid(unsafe_code)]
 
-use anyhow::{Result, ensure};
-use integration_support::{Bundle, Container, Finished, Kind, Runtime, Scope};
+use anyhow::Result;
+use integration_support::Kind;
 
 mod root {
     pub(crate) mod cve_2016_9962;
@@ -30,44 +30,11 @@ mod root {
 }
 
 /// One attack on one runtime.
-pub(crate) struct T<'a> {
-    pub(crate) scope: &'a Scope,
-    pub(crate) rt: &'a Runtime,
-}
-
-impl T<'_> {
-    /// True when this peer is known to do something else; the test then counts as skipped for it.
-    pub(crate) fn differs(&self, kind: Kind, why: &str) -> bool {
-        if self.rt.kind() == kind {
-            integration_support::skip(why);
-        }
-        self.rt.kind() == kind
-    }
-
-    /// A bundle that runs a shell script.
-    pub(crate) fn sh(&self, script: &str) -> Bundle {
-        Bundle::sh(self.scope, "c", script)
-    }
-
-    /// Writes the bundle and starts it.
-    pub(crate) fn start(&self, bundle: Bundle) -> Result<Container<'_>> {
-        self.rt.start(&bundle.write()?)
-    }
-
-    /// Runs what has been written, and demands that it is refused with a word about `about`.
-    pub(crate) fn refused(&self, bundle: &Bundle, about: &str) -> Result<Finished> {
-        let finished = self.rt.run(bundle)?.err()?;
-        ensure!(finished.stderr.contains(about), "expected {about:?} in: {finished:?}");
-        Ok(finished)
-    }
-}
+pub(crate) use integration_support::Trial as T;
 
 pub(crate) fn on(kind: Kind, name: &str, attack: fn(&T<'_>) -> Result<()>) -> Result<()> {
     let name = name.rsplit("::").next().unwrap_or(name);
-    Scope::test(name, |scope| match Runtime::for_test(kind, scope)? {
-        Some(rt) => attack(&T { scope, rt: &rt }),
-        None => Ok(()),
-    })
+    T::on(kind, name, attack)
 }
 
 /// Makes a `#[test]` for each of the runtimes named, out of functions `fn(&T) -> Result<()>`.

@@ -6,7 +6,6 @@
 #![forbid(unsafe_code)]
 
 use anyhow::{Context, Result, ensure};
-use integration_support::{Bundle, Container, Kind, Runtime, Scope};
 
 mod root {
     pub(crate) mod bad_input;
@@ -40,54 +39,7 @@ mod root {
 }
 
 /// One test on one runtime.
-pub(crate) struct T<'a> {
-    pub(crate) scope: &'a Scope,
-    pub(crate) rt: &'a Runtime,
-}
-
-impl T<'_> {
-    /// True when this peer knowingly differs; the test then counts as skipped for it.
-    pub(crate) fn differs(&self, kind: Kind, why: &str) -> bool {
-        if self.rt.kind() == kind {
-            integration_support::skip(why);
-        }
-        self.rt.kind() == kind
-    }
-
-    /// True for the peers, which are too old in Debian 12 for what the test is about.
-    pub(crate) fn too_new_for_peers(&self, what: &str) -> bool {
-        let why = format!("{what} is newer than runc 1.1 and crun 1.8");
-        self.differs(Kind::Runc, &why) || self.differs(Kind::Crun, &why)
-    }
-
-    /// A bundle with the workload that runs `args`.
-    pub(crate) fn workload(&self, args: &[&str]) -> Bundle {
-        Bundle::workload(self.scope, "c", args)
-    }
-
-    /// A bundle with busybox that runs a script.
-    pub(crate) fn sh(&self, script: &str) -> Bundle {
-        Bundle::sh(self.scope, "c", script)
-    }
-
-    /// Writes and runs the bundle, demands success, and yields what it printed.
-    pub(crate) fn out(&self, bundle: Bundle) -> Result<String> {
-        let finished = self.rt.run(&bundle.write()?)?.ok()?;
-        Ok(finished.stdout)
-    }
-
-    /// Writes the bundle and starts it.
-    pub(crate) fn start(&self, bundle: Bundle) -> Result<Container<'_>> {
-        self.rt.start(&bundle.write()?)
-    }
-
-    /// Writes and runs the bundle, demands failure, and yields what was printed on standard error.
-    pub(crate) fn refused(&self, bundle: Bundle) -> Result<String> {
-        let finished = self.rt.run(&bundle.write()?)?.err()?;
-        ensure!(!finished.stderr.is_empty(), "{} failed without a word", self.rt.kind().name());
-        Ok(finished.stderr)
-    }
-}
+pub(crate) use integration_support::Trial as T;
 
 /// Demands that `text` contains `needle`.
 #[track_caller]
@@ -116,13 +68,6 @@ pub(crate) fn value<'t>(text: &'t str, name: &str) -> Result<&'t str> {
         .with_context(|| format!("no line {name:?} in:\n{text}"))
 }
 
-pub(crate) fn on(kind: Kind, name: &str, test: fn(&T<'_>) -> Result<()>) -> Result<()> {
-    Scope::test(name, |scope| match Runtime::for_test(kind, scope)? {
-        Some(rt) => test(&T { scope, rt: &rt }),
-        None => Ok(()),
-    })
-}
-
 /// Makes a `#[test]` for each runtime out of each function `fn(&T) -> Result<()>`.
 #[macro_export]
 macro_rules! each_runtime {
@@ -136,7 +81,7 @@ macro_rules! each_runtime {
             $(
                 #[test]
                 fn $name() -> anyhow::Result<()> {
-                    $crate::on(integration_support::Kind::$kind, stringify!($name), super::$name)
+                    integration_support::Trial::on(integration_support::Kind::$kind, stringify!($name), super::$name)
                 }
             )*
         }

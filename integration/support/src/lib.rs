@@ -26,6 +26,7 @@ mod rootfs;
 mod runtime;
 mod scope;
 mod seccomp;
+mod trial;
 mod wait;
 
 pub use binaries::binary;
@@ -42,4 +43,5 @@ pub use rootfs::{busybox_rootfs, workload_rootfs};
 pub use runtime::{Container, Kind, Runtime, hybrid_shows_controllers};
 pub use scope::Scope;
 pub use seccomp::default_profile as default_seccomp_profile;
+pub use trial::Trial;
 pub use wait::{DEADLINE, wait_for, wait_until};

@@ -22,7 +22,7 @@ fn a_volume_over_proc(t: &T<'_>) -> Result<()> {
         return Ok(());
     }
     let bundle = t.sh("ls /proc").mount("bind", &fake(t)?, "/proc", &["rbind"]).write()?;
-    t.refused(&bundle, "/proc").map(drop)
+    t.refused_for(&bundle, "/proc").map(drop)
 }
 
 /// Seen to fail with `in_proc` of `plan/mounts.rs` answering `InProc::Imitated` for everything in /proc: the run
@@ -32,7 +32,7 @@ fn a_volume_in_proc(t: &T<'_>) -> Result<()> {
         return Ok(());
     }
     let bundle = t.sh("ls /proc/1/attr").mount("bind", &fake(t)?, "/proc/1/attr", &["bind"]).write()?;
-    t.refused(&bundle, "/proc").map(drop)
+    t.refused_for(&bundle, "/proc").map(drop)
 }
 
 /// The image has the link, the config names it. Seen to fail without the look at what the target is on, at the end of
@@ -43,5 +43,5 @@ fn a_volume_through_a_link(t: &T<'_>) -> Result<()> {
     }
     let bundle = t.sh("ls /proc/sys").mount("bind", &fake(t)?, "/data", &["bind"]).write()?;
     symlink("/proc/sys", bundle.rootfs().join("data"))?;
-    t.refused(&bundle, "/proc").map(drop)
+    t.refused_for(&bundle, "/proc").map(drop)
 }

@@ -26,5 +26,5 @@ fn a_linked_proc_is_refused(t: &T<'_>) -> Result<()> {
     let bundle = bundle.write()?;
     fs::remove_dir(bundle.rootfs().join("proc"))?;
     symlink("volume/proc", bundle.rootfs().join("proc"))?;
-    t.refused(&bundle, "proc").map(drop)
+    t.refused_for(&bundle, "proc").map(drop)
 }

@@ -16,5 +16,5 @@ fn a_proc_linked_to_a_plain_directory_is_refused(t: &T<'_>) -> Result<()> {
     fs::remove_dir(bundle.rootfs().join("proc"))?;
     fs::create_dir(bundle.rootfs().join("other"))?;
     symlink("/other", bundle.rootfs().join("proc"))?;
-    t.refused(&bundle, "proc").map(drop)
+    t.refused_for(&bundle, "proc").map(drop)
 }

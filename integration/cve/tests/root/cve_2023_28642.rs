@@ -14,5 +14,5 @@ fn a_linked_sys_is_refused(t: &T<'_>) -> Result<()> {
     let bundle = t.sh("true").write()?;
     fs::remove_dir(bundle.rootfs().join("sys"))?;
     symlink("/home", bundle.rootfs().join("sys"))?;
-    t.refused(&bundle, "sys").map(drop)
+    t.refused_for(&bundle, "sys").map(drop)
 }

@@ -19,7 +19,7 @@ fn a_linked_dev_is_refused(t: &T<'_>) -> Result<()> {
     let bundle = t.sh("true").write()?;
     fs::remove_dir(bundle.rootfs().join("dev"))?;
     symlink("/etc", bundle.rootfs().join("dev"))?;
-    t.refused(&bundle, "/dev")?;
+    t.refused_for(&bundle, "/dev")?;
     ensure!(!bundle.rootfs().join("etc/null").exists(), "the link was followed");
     Ok(())
 }

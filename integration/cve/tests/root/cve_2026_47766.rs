@@ -24,7 +24,7 @@ fn nodes_do_not_go_through_a_linked_dev(t: &T<'_>) -> Result<()> {
     let bundle = bundle.write()?;
     fs::remove_dir(bundle.rootfs().join("dev"))?;
     symlink("/etc", bundle.rootfs().join("dev"))?;
-    t.refused(&bundle, "/dev")?;
+    t.refused_for(&bundle, "/dev")?;
     ensure!(!bundle.rootfs().join("etc/null").exists(), "the link was followed");
     Ok(())
 }

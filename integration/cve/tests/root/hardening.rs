@@ -109,7 +109,7 @@ fn a_fifo_for_passwd_hangs_nobody(t: &T<'_>) -> Result<()> {
 fn minus_one_is_nobody(t: &T<'_>) -> Result<()> {
     for user in [json!({"uid": 4_294_967_295_u32, "gid": 0}), json!({"uid": 0, "gid": 4_294_967_295_u32})] {
         let bundle = t.sh("id").set("/process/user", user).write()?;
-        t.refused(&bundle, "process.user")?;
+        t.refused_for(&bundle, "process.user")?;
     }
     Ok(())
 }

@@ -243,7 +243,7 @@ fn without_a_user_namespace_it_is_refused(t: &T<'_>) -> Result<()> {
 /// The state goes to $XDG_RUNTIME_DIR, and no limits means no cgroup.
 #[test]
 fn the_default_root_is_the_users() -> Result<()> {
-    crate::on(Kind::Corten, "default_root", |t| {
+    T::on(Kind::Corten, "default_root", |t| {
         let Some(nobody) = Rootless::new(t, "exec sleep 100000")? else { return Ok(()) };
         let call = |args: &[&str]| {
             let mut command = Command::new(&nobody.binary);
@@ -264,7 +264,7 @@ fn the_default_root_is_the_users() -> Result<()> {
 /// `--rootless false` takes the cgroup seriously; what isn't true, false or auto is refused.
 #[test]
 fn without_a_cgroup_only_if_allowed() -> Result<()> {
-    crate::on(Kind::Corten, "rootless_false", |t| {
+    T::on(Kind::Corten, "rootless_false", |t| {
         let Some(nobody) = Rootless::new(t, "true")? else { return Ok(()) };
         let dir = nobody.bundle.dir().to_string_lossy().into_owned();
         let rest = ["run", "--bundle", &dir, nobody.bundle.id()];
@@ -279,7 +279,7 @@ fn without_a_cgroup_only_if_allowed() -> Result<()> {
 /// As in a pod: everything but the mounts is another container's. None of it can be joined before its user namespace.
 #[test]
 fn namespaces_of_another_container_are_joined() -> Result<()> {
-    crate::on(Kind::Corten, "joined", |t| {
+    T::on(Kind::Corten, "joined", |t| {
         let script = "hostname; cat /proc/self/uid_map; for n in user uts pid; do readlink /proc/self/ns/$n; done; \
                       cat /proc/1/cmdline";
         let Some(nobody) = Rootless::new(t, script)? else { return Ok(()) };
@@ -317,7 +317,7 @@ fn namespaces_of_another_container_are_joined() -> Result<()> {
 /// Where only cgroup v2 is mounted, as in a mount namespace of the test's, and nobody has been given a cgroup, it's used.
 #[test]
 fn a_delegated_cgroup_is_used() -> Result<()> {
-    crate::on(Kind::Corten, "delegated", |t| {
+    T::on(Kind::Corten, "delegated", |t| {
         let Some(nobody) = Rootless::new(t, "cat /proc/self/cgroup; sleep 100000")? else { return Ok(()) };
         nobody.edit(|config| {
             // In the host's one can see where it is.

@@ -10,7 +10,7 @@ use crate::T;
 
 #[test]
 fn delete_names_a_process_in_state_d() -> Result<()> {
-    crate::on(Kind::Corten, "state-d", |t: &T<'_>| {
+    T::on(Kind::Corten, "state-d", |t: &T<'_>| {
         let Some(disk) = Disk::new(t.scope)? else { return Ok(()) };
         let bundle = t.sh("while :; do echo x > /data/file; done");
         let container = t.start(bundle.mount("bind", &disk.dir().to_string_lossy(), "/data", &["bind"]))?;

@@ -132,7 +132,7 @@ fn corten(t: &T<'_>, args: &[&str], program: &str) -> Result<Command> {
 /// A user namespace isn't told by its mappings: here are all ids, and still no device can be made.
 #[test]
 fn inside_one_that_maps_everything() -> Result<()> {
-    crate::on(Kind::Corten, "identity", |t| {
+    T::on(Kind::Corten, "identity", |t| {
         if !require_program("unshare") {
             return Ok(());
         }
@@ -162,7 +162,7 @@ fn inside_one_that_maps_everything() -> Result<()> {
 /// The other way round: root of a user namespace that an ordinary user has made (`podman unshare`).
 #[test]
 fn inside_one_that_maps_one_id() -> Result<()> {
-    crate::on(Kind::Corten, "single", |t| {
+    T::on(Kind::Corten, "single", |t| {
         if !require_program("setpriv") || !users_may_unshare() {
             return Ok(());
         }
@@ -199,7 +199,7 @@ fn inside_one_that_maps_one_id() -> Result<()> {
 /// A container made by corten in a container made by corten, the outer one in a user namespace.
 #[test]
 fn inside_a_container() -> Result<()> {
-    crate::on(Kind::Corten, "nested", |t| {
+    T::on(Kind::Corten, "nested", |t| {
         let inner = Bundle::sh(
             t.scope,
             "inner",
@@ -247,7 +247,7 @@ fn inside_a_container() -> Result<()> {
 /// The OOM score and the rest of what the parent does for init reach it in a user namespace as well.
 #[test]
 fn the_parent_reaches_init() -> Result<()> {
-    crate::on(Kind::Corten, "oom", |t| {
+    T::on(Kind::Corten, "oom", |t| {
         let bundle = mapped(t.workload(&["caps"])).set("/process/oomScoreAdj", json!(321));
         ensure!(value(&t.out(bundle)?, "oom_score_adj")? == "321");
         ensure!(Path::new("/proc/self/oom_score_adj").exists());
