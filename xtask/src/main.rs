@@ -1,6 +1,8 @@
 //! `cargo xtask`: everything that is done to this repository.
 #![forbid(unsafe_code)]
 
+use std::process::ExitCode;
+
 use anyhow::{Result, bail};
 
 mod bench;
@@ -42,10 +44,18 @@ cargo xtask COMMAND
   codegen [--check]    Rust from proto/ (with `cargo run -p xtask --features codegen --`)
 ";
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
-    match args.as_slice() {
+    // Not for people: the root lane starts test binaries through it.
+    if let ["reap", program, arguments @ ..] = args.as_slice() {
+        return test::reap(program, arguments);
+    }
+    command(&args).map(|()| ExitCode::SUCCESS)
+}
+
+fn command(args: &[&str]) -> Result<()> {
+    match args {
         ["bench", "shim", options @ ..] => bench::bench_shim(options),
         ["bench", options @ ..] => bench::bench(options),
         ["conformance", options @ ..] => conformance::conformance(options),

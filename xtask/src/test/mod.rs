@@ -15,8 +15,10 @@ use serde_json::Value;
 use crate::run::{cargo, root as repository};
 use crate::{build, check, setup, vm};
 
+mod reap;
 mod runner;
 
+pub(crate) use reap::reap;
 use runner::Setting;
 pub(crate) use runner::{TestBinary, closing_line};
 
@@ -113,7 +115,9 @@ pub(crate) fn run(needs: Needs, filter: &[&str]) -> Result<Counts> {
 fn run_in(needs: Needs, packages: &[&str], filter: &[&str], bin: Option<PathBuf>) -> Result<Counts> {
     let mut total = Counts::default();
     let (mut failed, mut flaky) = (Vec::new(), Vec::new());
-    let setting = Setting { filter, bin: bin.as_ref(), lane: "root" };
+    let this = std::env::current_exe().context("which program is this?")?;
+    let reaper = bin.is_some().then_some(this.as_path());
+    let setting = Setting { filter, bin: bin.as_ref(), reaper, lane: "root" };
     for test in test_binaries(needs, packages)? {
         let started = Instant::now();
         let outcome = test.run(&setting)?;

@@ -7,7 +7,7 @@
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
@@ -36,6 +36,8 @@ pub(super) struct Setting<'a> {
     pub(super) filter: &'a [&'a str],
     /// The built binaries, in a lane that needs them: its tests look at the whole machine, so they run one at a time.
     pub(super) bin: Option<&'a PathBuf>,
+    /// What collects the orphans of a lane's binaries: a program that is called as `cargo xtask reap` is.
+    pub(super) reaper: Option<&'a Path>,
     /// The name of the lane, for tests that must not be skipped in it.
     pub(super) lane: &'a str,
 }
@@ -129,16 +131,17 @@ impl TestBinary {
     }
 
     fn list(&self, setting: &Setting<'_>, filter: &[String]) -> Result<Vec<String>> {
-        let mut command = self.command(setting);
-        let output = command.args(filter).arg("--list").stderr(Stdio::null()).output()?;
+        let mut command = self.command(setting, Command::new(&self.path));
+        let output =
+            command.args(filter).arg("--list").stdin(Stdio::null()).stderr(Stdio::null()).output()?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         Ok(text.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
     }
 
-    fn command(&self, setting: &Setting<'_>) -> Command {
-        let mut command = Command::new(&self.path);
+    /// Adds to a command that starts the binary what all of them have.
+    fn command(&self, setting: &Setting<'_>, mut command: Command) -> Command {
         // As `cargo test` does it: in the package's directory.
-        command.current_dir(&self.directory).stdin(Stdio::null());
+        command.current_dir(&self.directory);
         // A failing test's error has its story; a stack of libtest's own frames beside it hides it.
         command.env("RUST_LIB_BACKTRACE", "0");
         if let Some(bin) = setting.bin {
@@ -148,8 +151,16 @@ impl TestBinary {
     }
 
     fn start(&self, setting: &Setting<'_>, arguments: &[String]) -> Result<Run> {
-        let mut command = self.command(setting);
-        command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut command = match setting.reaper {
+            None => self.command(setting, Command::new(&self.path)),
+            Some(reaper) => {
+                let mut command = Command::new(reaper);
+                command.arg("reap").arg(&self.path);
+                self.command(setting, command)
+            }
+        };
+        command.args(arguments).stdin(if setting.reaper.is_some() { Stdio::piped() } else { Stdio::null() });
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("can't start {}", self.path.display()))?;
         let (sender, events) = channel();
         read(child.stdout.take().context("no standard output")?, &sender, Event::Output);
@@ -214,7 +225,10 @@ fn watch(events: &Receiver<Event>, run: &mut Run, child: &mut Child) -> Result<(
                 silent += POLL;
                 if silent >= SILENCE {
                     run.hung = true;
-                    child.kill().ok(); // because it may have ended just now
+                    // A reaper kills the binary when its input ends.
+                    if child.stdin.take().is_none() {
+                        child.kill().ok(); // because it may have ended just now
+                    }
                     return Ok(());
                 }
                 continue;
@@ -318,7 +332,8 @@ mod tests {
             "echo 'SKIP a: needs runc' >&2; echo noise >&2; echo 'test result: ok. 2 passed; 0 failed; 0 ignored'",
         );
         let bin = directory.path().to_owned();
-        let outcome = binary.run(&Setting { filter: &[], bin: Some(&bin), lane: "root" }).expect("a run");
+        let outcome =
+            binary.run(&Setting { filter: &[], bin: Some(&bin), reaper: None, lane: "root" }).expect("a run");
         assert_eq!((outcome.counts.passed, outcome.counts.skipped), (1, 1));
     }
 
@@ -329,11 +344,13 @@ mod tests {
              *) printf 'test b ... FAILED\\n\\nfailures:\\n    b\\n\\ntest result: FAILED. 1 passed; 1 failed; 0 ignored\\n'; exit 101;; esac",
         );
         let bin = directory.path().to_owned();
-        let outcome = binary.run(&Setting { filter: &[], bin: Some(&bin), lane: "root" }).expect("a run");
+        let outcome =
+            binary.run(&Setting { filter: &[], bin: Some(&bin), reaper: None, lane: "root" }).expect("a run");
         assert_eq!((outcome.counts.passed, outcome.counts.failed), (2, 0));
         assert_eq!(outcome.flaky, ["b"]);
         // In a lane that doesn't retry, it has failed.
-        let outcome = binary.run(&Setting { filter: &[], bin: None, lane: "check" }).expect("a run");
+        let outcome =
+            binary.run(&Setting { filter: &[], bin: None, reaper: None, lane: "check" }).expect("a run");
         assert_eq!((outcome.counts.passed, outcome.counts.failed), (1, 1));
         assert_eq!(outcome.failed, ["b"]);
     }
@@ -343,7 +360,8 @@ mod tests {
         let (directory, binary) =
             binary("echo 'test result: ok. 2 passed; 0 failed; 0 ignored'; kill -SEGV $$");
         let bin = directory.path().to_owned();
-        let outcome = binary.run(&Setting { filter: &[], bin: Some(&bin), lane: "root" }).expect("a run");
+        let outcome =
+            binary.run(&Setting { filter: &[], bin: Some(&bin), reaper: None, lane: "root" }).expect("a run");
         assert_eq!((outcome.counts.passed, outcome.counts.failed), (2, 1));
         assert_eq!(outcome.failed, ["(the binary, after its last test)"]);
     }
@@ -357,7 +375,8 @@ mod tests {
              *) printf 'test a ... ok\\ntest b ... '; exit 9;; esac",
         );
         let bin = directory.path().to_owned();
-        let outcome = binary.run(&Setting { filter: &[], bin: Some(&bin), lane: "root" }).expect("a run");
+        let outcome =
+            binary.run(&Setting { filter: &[], bin: Some(&bin), reaper: None, lane: "root" }).expect("a run");
         assert_eq!((outcome.counts.passed, outcome.counts.failed), (2, 1));
         assert_eq!(outcome.failed, ["b"]);
     }
