@@ -1,12 +1,12 @@
 //! A process of ours in new namespaces: starts `pod-init` and hears whether it has set them up.
 
 use std::ffi::CString;
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use corten_sys::exec::{Strings, cloexec_from, fexecve};
+use corten_sys::mount::{self, Attributes, Change};
 use corten_sys::process::{Forked, Namespaces, clone, exit, pidfd_send_signal, set_user};
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
@@ -22,6 +22,17 @@ pub(crate) const READY: u8 = 0;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest reason that is told.
 const LONGEST: u64 = 4096;
+
+/// What it executes: ours, from a mount of its own which is read-only. Containers that share its PIDs and have CAP_SYS_PTRACE
+/// get at it by /proc/1/exe, and must not get at the file that the next shim is started from (as in CVE-2019-5736).
+fn executable() -> io::Result<OwnedFd> {
+    let mounted = mount::clone_tree_path(c"/proc/self/exe", false)
+        .map_err(|e| named("mount the pod's init read-only", &e))?;
+    let change = Change { set: Attributes::RDONLY, ..Change::default() };
+    mount::set_attributes(mounted.as_fd(), false, &change)
+        .map_err(|e| named("make the mount of the pod's init read-only", &e))?;
+    Ok(mounted)
+}
 
 /// A `pod-init`. It is killed when this is dropped.
 #[derive(Debug)]
@@ -47,7 +58,7 @@ impl Init {
         maps: Option<&(String, String)>,
     ) -> io::Result<Self> {
         // Everything that allocates before the clone: other threads may be at it.
-        let binary = File::open("/proc/self/exe")?;
+        let binary = executable()?;
         let name = std::env::args_os().next().unwrap_or_default().into_encoded_bytes();
         let mut strings = vec![CString::new(name)?];
         for argument in arguments {
