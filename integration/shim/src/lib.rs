@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod containerd;
+pub mod footprint;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -9,3 +9,13 @@ pub fn trim_heap() {
         libc::malloc_trim(0);
     }
 }
+
+/// Has all threads share one heap, mallopt(3), M_ARENA_MAX: for processes whose other threads are few and short-lived. To be called
+/// before there are any.
+pub fn one_arena() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes no pointers.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}

@@ -42,7 +42,7 @@ pub(crate) async fn watch_init(shim: Rc<Shim>, task: Rc<Task>, end: Watch) {
     report_oom(&shim, &task);
     let oom_killed = task.oom_kills.get() > 0;
     if let Some(io) = task.init.io() {
-        io.drain();
+        io.drain().await;
     }
     Failpoint::ExitDrained.see();
     let record = ExitRecord { exit_status: exited.status, exited_at_ns: exited.at_ns, oom_killed };
@@ -67,7 +67,7 @@ pub(crate) async fn watch_exec(
     let exited = end.await;
     settled(&process).await;
     if let Some(io) = process.io() {
-        io.drain();
+        io.drain().await;
     }
     let pid = process.phase().pid();
     stop(&process, ExitRecord { exit_status: exited.status, exited_at_ns: exited.at_ns, oom_killed: false });

@@ -22,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 pub mod args;
+mod aside;
 mod bootstrap;
 mod bundle;
 mod cgroup;

@@ -11,8 +11,8 @@ use corten_task_api::proto::containerd::types::Mount;
 use corten_task_api::ttrpc::{Code, Status};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use tokio::sync::oneshot;
 
+use crate::aside::aside;
 use crate::error;
 
 /// mount(2) takes a page of options, with the NUL.
@@ -20,33 +20,17 @@ const PAGE: usize = 4096;
 /// Mounts on one directory before we take it for a loop.
 const STACKED: usize = 64;
 
-/// [`aside`] needs little.
-const STACK: usize = 256 << 10;
-
 /// [`mount_all`], while others are served.
 pub(crate) async fn mount_aside(mounts: Vec<Mount>, rootfs: PathBuf) -> Result<(), Status> {
     match mounts.as_slice() {
         [] => Ok(()),
-        _ => aside(move || mount_all(&mounts, &rootfs)).await,
+        _ => aside("mounts", move || mount_all(&mounts, &rootfs)).await?,
     }
 }
 
 /// [`unmount_all`], while others are served.
 pub(crate) async fn unmount_aside(rootfs: PathBuf) -> Result<(), Status> {
-    aside(move || unmount_all(&rootfs)).await
-}
-
-/// Runs it on a thread of its own, which goes with it: a file system whose server hangs must hold up no other container.
-async fn aside(work: impl FnOnce() -> Result<(), Status> + Send + 'static) -> Result<(), Status> {
-    let (done, result) = oneshot::channel();
-    let thread = std::thread::Builder::new().name("mounts".to_owned()).stack_size(STACK);
-    let thread = thread.spawn(move || {
-        let _ = done.send(work()); // the caller waits
-    });
-    let thread = thread.map_err(|e| error::io("start a thread for mounts", &e))?;
-    let result = result.await;
-    let _ = thread.join(); // it has sent all there was to say
-    result.unwrap_or_else(|_| Err(Status::new(Code::Internal, "the thread for mounts has died")))
+    aside("mounts", move || unmount_all(&rootfs)).await?
 }
 
 /// Mounts all, or nothing.
@@ -199,16 +183,6 @@ mod tests {
     fn options_become_flags_and_data() {
         let options = ["ro", "nodev", "lowerdir=/a:/b", "volatile", "rw"].map(str::to_owned);
         assert_eq!(parse_options(&options), (MsFlags::MS_NODEV, "lowerdir=/a:/b,volatile".to_owned()));
-    }
-
-    #[test]
-    fn others_go_on_while_a_mount_hangs() {
-        let tokio = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let (answer, server) = std::sync::mpsc::channel();
-        let hanging = aside(move || server.recv().map_err(|e| error::invalid(e.to_string())));
-        // The server's answer comes from the same thread, so only if that isn't held up.
-        let both = async { tokio::join!(hanging, async { answer.send(()).unwrap() }).0 };
-        tokio.block_on(both).unwrap();
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub(crate) fn run(args: Args, workload: &impl Workload) -> anyhow::Result<()> {
         .max_io_events_per_tick(EVENTS)
         .build()
         .context("start tokio")?;
+    // Threads beside this one write logs and mount, now and then: an arena of each's own would stay for ever.
+    corten_sys::memory::one_arena();
     LocalSet::new().block_on(&tokio, serve(args, workload, &socket, listener))
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use corten_task_api::proto::containerd::task::v3::{StateRequest, WaitRequest};
@@ -9,6 +10,7 @@ use corten_task_api::proto::ttrpc::{Request, Response};
 use corten_task_api::services::{CORTEN, TASK};
 use corten_task_api::ttrpc::Code;
 use integration_shim::Pod;
+use integration_shim::footprint::{descriptors, status_kib};
 use integration_support::{DEADLINE, Kind, wait_until};
 use prost::Message;
 
@@ -34,9 +36,6 @@ tests!(
     garbage_for_every_method_is_an_invalid_argument,
     noise_is_survived,
 );
-
-/// Descriptors that the shim may open for itself meanwhile; where it matters, the clients have a hundred and more.
-const OWN: usize = 16;
 
 const METHODS: [(&str, &str); 20] = [
     (TASK[0], "Create"),
@@ -77,23 +76,20 @@ fn answer(from: &mut UnixStream) -> Result<(u32, i32)> {
     Ok((u32::from_be_bytes([s, t, u, v]), response.status.map_or(0, |status| status.code)))
 }
 
-/// The shim works, and has as many descriptors as before.
-async fn is_as_before(pod: &Pod<'_>, before: usize) -> Result<()> {
-    wait_until("the connections to be closed", DEADLINE, || {
-        Ok((descriptors(pod.shim_pid)? <= before + OWN).then_some(()))
-    })?;
+/// The shim works, and has open what it had before, no more and no less.
+async fn is_as_before(pod: &Pod<'_>, before: &[PathBuf]) -> Result<()> {
+    has_open(pod, before)?;
     ensure!(pod.shim.list().await?.is_empty());
     Ok(())
 }
 
-fn descriptors(pid: u32) -> Result<usize> {
-    Ok(std::fs::read_dir(format!("/proc/{pid}/fd"))?.count())
-}
-
-fn resident(pid: u32) -> Result<usize> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    Ok(line.trim().trim_end_matches(" kB").parse()?)
+fn has_open(pod: &Pod<'_>, before: &[PathBuf]) -> Result<()> {
+    let mut now = Vec::new();
+    let same = wait_until("the connections to be closed", DEADLINE, || {
+        now = descriptors(pod.shim_pid)?;
+        Ok((now == before).then_some(()))
+    });
+    same.with_context(|| format!("open were {before:?}, now {now:?}"))
 }
 
 async fn half_open_connections_hold_nobody_up(pod: &Pod<'_>) -> Result<()> {
@@ -109,7 +105,7 @@ async fn half_open_connections_hold_nobody_up(pod: &Pod<'_>) -> Result<()> {
     ensure!(pod.exec(&id, "true", None).await?.exit_code == 0);
     pod.remove(&id).await?;
     drop(open);
-    is_as_before(pod, before).await
+    is_as_before(pod, &before).await
 }
 
 async fn a_flood_of_requests_is_answered(pod: &Pod<'_>) -> Result<()> {
@@ -133,7 +129,7 @@ async fn a_flood_of_requests_is_answered(pod: &Pod<'_>) -> Result<()> {
     }
     flood.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??;
     drop(stream);
-    is_as_before(pod, before).await
+    is_as_before(pod, &before).await
 }
 
 async fn who_does_not_read_is_cut_off(pod: &Pod<'_>) -> Result<()> {
@@ -156,9 +152,10 @@ async fn who_does_not_read_is_cut_off(pod: &Pod<'_>) -> Result<()> {
         }
     };
     ensure!(cut_off, "{sent} MiB are taken from a client that reads nothing");
-    ensure!(resident(pod.shim_pid)? < 300 << 10, "the shim holds {} KiB", resident(pod.shim_pid)?);
+    let resident = status_kib(pod.shim_pid, "VmRSS")?;
+    ensure!(resident < 300 << 10, "the shim holds {resident} KiB");
     drop(stream);
-    is_as_before(pod, before).await
+    is_as_before(pod, &before).await
 }
 
 async fn clients_that_leave_take_nothing_with_them(pod: &Pod<'_>) -> Result<()> {
@@ -173,9 +170,7 @@ async fn clients_that_leave_take_nothing_with_them(pod: &Pod<'_>) -> Result<()> 
         }
         stream.write_all(&request(3, TASK[0], "Wait", wait.clone()))?;
     }
-    wait_until("the calls to end", DEADLINE, || {
-        Ok((descriptors(pod.shim_pid)? <= before + OWN).then_some(()))
-    })?;
+    has_open(pod, &before)?;
     // What they had begun is brought to its end: they may have paused it.
     pod.shim.kill(&id, "", 9, true).await?;
     pod.shim.wait(&id).await?;
@@ -231,5 +226,5 @@ async fn noise_is_survived(pod: &Pod<'_>) -> Result<()> {
         };
         stream.write_all(&bytes).ok(); // because it may be cut off already
     }
-    is_as_before(pod, before).await
+    is_as_before(pod, &before).await
 }

@@ -7,10 +7,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use corten_task::Error;
+use corten_task::{CreateTask, Error};
 use corten_task_api::proto::containerd::task::v3 as api;
 use corten_task_api::services::TASK;
 use corten_task_api::ttrpc::Code;
+use integration_shim::footprint::{self, Footprint, status_kib};
 use integration_shim::{Pod, process, runs};
 use integration_support::{Bundle, DEADLINE, Disk, wait_for};
 use nix::sys::stat::Mode;
@@ -45,6 +46,7 @@ macro_rules! with_corten {
 
 with_corten!(
     a_process_in_state_d_is_named,
+    a_log_disk_that_hangs_stops_its_container_only,
     a_timeout_kills_daemons_too,
     thousands_of_execs_leave_nothing,
     of_two_deletes_one_counts,
@@ -224,6 +226,60 @@ async fn a_process_in_state_d_is_named(pod: &Pod<'_>) -> Result<()> {
     Ok(())
 }
 
+/// Seen to fail with the log written by the shim's only thread: "the shim can't tell the state: no answer".
+async fn a_log_disk_that_hangs_stops_its_container_only(pod: &Pod<'_>) -> Result<()> {
+    let Some(disk) = Disk::new(pod.scope)? else { return Ok(()) };
+    let on_disk = |name: &str, script: &str| -> Result<CreateTask> {
+        let mut request = pod.request(name, Bundle::sh(pod.scope, name, script))?;
+        request.stdout = format!("cri://{}", disk.dir().join(name).display());
+        request.stderr.clone_from(&request.stdout);
+        Ok(request)
+    };
+    let id = pod.run(on_disk("c", "while :; do echo a line; done")?).await?;
+    let log = disk.dir().join("c");
+    wait_for("it to log", || fs::metadata(&log).is_ok_and(|log| log.len() > 0))?;
+    disk.freeze()?;
+    let (_, pid) = pod.shim.state(&id).await?;
+    let state = |path: String, state: &str| fs::read_to_string(path).is_ok_and(|stat| stat.contains(state));
+    let blocked = async {
+        // Only if it stays so: while the disk answers it sleeps now and then, too.
+        while !(stuck_threads(pod.shim_pid)? == 1 && state(format!("/proc/{pid}/stat"), ") S ")) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        anyhow::Ok(())
+    };
+    within("the container's output", blocked).await??;
+    // All calls are answered, for the container and for others.
+    within("state", pod.shim.state(&id)).await??;
+    within("list", pod.shim.list()).await??;
+    let out = within("exec", pod.exec(&id, "echo yes", Some(DEADLINE))).await??;
+    ensure!(out.stdout == b"yes\n", "{out:?}");
+    let other = within("another container", pod.sh("other", "exec sleep 1000")).await??;
+    end(pod, &other).await?;
+    drop(within("reopen", pod.shim.reopen_log(&id)).await?); // newer kernels open what is there
+    let new = on_disk("new", "exec sleep 1000")?;
+    let created = within("create", pod.shim.create(new.clone())).await?;
+    let refused = created.err().map(message).context("created")?;
+    ensure!(refused.contains("its file system hasn't answered for 5 s"), "{refused}");
+    end(pod, &id).await?;
+    ensure!(pod.shim.list().await?.is_empty());
+    // And as soon as the disk answers all that was taken is written, and logs can be opened again.
+    disk.thaw()?;
+    wait_for("the log to be written", || stuck_threads(pod.shim_pid).is_ok_and(|stuck| stuck == 0))?;
+    let id = pod.run(new).await?;
+    end(pod, &id).await?;
+    wait_for("the threads to go", || Footprint::of(pod.shim_pid).is_ok_and(|now| now.threads == 1))?;
+    ensure!(integration_shim::parse_log(&log)?.iter().all(|(.., text)| text == "a line"));
+    Ok(())
+}
+
+/// How many of a process's threads are in state D.
+fn stuck_threads(pid: u32) -> Result<usize> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task"))?.flatten();
+    let stat = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+    Ok(threads.map(stat).filter(|stat| stat.contains(") D ")).count())
+}
+
 async fn a_timeout_kills_daemons_too(pod: &Pod<'_>) -> Result<()> {
     if !["/sys/fs/cgroup/unified", "/sys/fs/cgroup/cgroup.controllers"]
         .iter()
@@ -246,45 +302,26 @@ async fn a_timeout_kills_daemons_too(pod: &Pod<'_>) -> Result<()> {
     end(pod, &id).await
 }
 
-/// What a process has: descriptors, threads, children, KiB.
-fn footprint(pid: u32) -> Result<(usize, usize, usize, usize)> {
-    let count = |dir: String| Ok::<_, anyhow::Error>(fs::read_dir(dir)?.count());
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?.split_whitespace().count();
-    Ok((
-        count(format!("/proc/{pid}/fd"))?,
-        count(format!("/proc/{pid}/task"))?,
-        children,
-        resident.trim().trim_end_matches(" kB").parse()?,
-    ))
-}
-
-fn files(dirs: &[&Path]) -> Vec<PathBuf> {
-    let list = |dir: &&Path| fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
-    let mut files: Vec<_> = dirs.iter().flat_map(list).collect();
-    files.sort();
-    files
-}
-
 async fn thousands_of_execs_leave_nothing(pod: &Pod<'_>) -> Result<()> {
     /// What an allocator may keep, in KiB, however many there are.
-    const MARGIN: usize = 4096;
+    const MARGIN: u64 = 4096;
     let many = std::env::var("CORTEN_TEST_EXECS").map_or(Ok(500), |many| many.parse::<usize>())?;
     let id = pod.sh("c", "exec sleep 1000").await?;
     let (bundle, state) = (pod.bundle(&id), pod.runtime.root().join(&id));
-    let left = || files(&[&bundle, &pod.dir, &state]);
+    let left = || footprint::files(&[&bundle, &pod.dir, &state]);
     for _ in 0..50 {
         pod.shim.exec_sync(&id, process(&["/bin/true"]), Some(DEADLINE), 0).await?;
     }
-    let (files, before) = (left(), footprint(pod.shim_pid)?);
+    let (files, before) = (left(), Footprint::of(pod.shim_pid)?);
+    let resident = status_kib(pod.shim_pid, "VmRSS")?;
     for n in 0..many {
         let out = pod.shim.exec_sync(&id, process(&["/bin/true"]), Some(DEADLINE), 0).await?;
         ensure!(out.exit_code == 0, "exec {n}: {out:?}");
     }
-    let after = footprint(pod.shim_pid)?;
-    ensure!((after.0, after.1, after.2) == (before.0, before.1, before.2), "{before:?} became {after:?}");
-    ensure!(after.3 <= before.3 + MARGIN, "{} KiB became {}", before.3, after.3);
+    let after = Footprint::of(pod.shim_pid)?;
+    ensure!(after == before, "{before:?} became {after:?}");
+    let now = status_kib(pod.shim_pid, "VmRSS")?;
+    ensure!(now <= resident + MARGIN, "{resident} KiB became {now}");
     ensure!(left() == files, "{files:?} became {:?}", left());
     end(pod, &id).await
 }

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use corten_task_api::ttrpc::{Code, Status};
@@ -16,8 +17,9 @@ use tokio::net::UnixListener;
 
 use super::ProcessIo;
 use super::log::{set_nonblocking, watch_fd};
-use super::open::{append, both_ends, is_fifo, reading_end};
+use super::open::{append, both_ends, is_fifo, open_aside, reading_end};
 use super::uri::Uri;
+use super::writer::{Target, Writer};
 use crate::error;
 
 const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
@@ -85,7 +87,12 @@ impl Console {
 }
 
 impl ProcessIo {
-    pub(super) fn connect(&self, console: &Rc<Console>, stdin: &Uri, stdout: &Uri) -> Result<(), Status> {
+    pub(super) async fn connect(
+        &self,
+        console: &Rc<Console>,
+        stdin: &Uri,
+        stdout: &Uri,
+    ) -> Result<(), Status> {
         *self.console.borrow_mut() = Some(Rc::clone(console));
         let watch = |e| error::io("copy the terminal", &e);
         if let Uri::Fifo(path) = stdin {
@@ -107,17 +114,17 @@ impl ProcessIo {
         let ends = self.logger.borrow_mut().as_mut().and_then(super::binary::Logger::take_ends);
         let sink = match ends {
             // A terminal has one stream: the logger's other one ends at once.
-            Some((output, _)) => {
-                set_nonblocking(&output).and_then(|()| watch_fd(output, Interest::WRITABLE)).map(Sink::Fifo)
-            }
-            None => sink(stdout),
+            Some((output, _)) => set_nonblocking(&output)
+                .and_then(|()| watch_fd(output, Interest::WRITABLE))
+                .map(Sink::Fifo)
+                .map_err(watch)?,
+            None => sink(stdout).await?,
         };
-        let sink = sink.map_err(watch)?;
         let console = Rc::clone(console);
         let copier = tokio::task::spawn_local(async move {
             match sink {
                 Sink::Fifo(fifo) => copy(&console.master, &fifo).await,
-                Sink::File(mut file) => write_to(&console.master, &mut file).await,
+                Sink::File(file, path) => write_to(&console.master, &file, &path).await,
             }
         });
         *self.console_copier.borrow_mut() = Some(copier);
@@ -127,17 +134,20 @@ impl ProcessIo {
 
 enum Sink {
     Fifo(AsyncFd<OwnedFd>),
-    File(std::fs::File),
+    File(Arc<Target>, PathBuf),
 }
 
-fn sink(uri: &Uri) -> io::Result<Sink> {
-    match uri {
-        Uri::Fifo(path) if is_fifo(path) => Ok(Sink::Fifo(watch_fd(both_ends(path)?.into(), BOTH)?)),
-        Uri::Fifo(path) | Uri::File(path) | Uri::Cri { path, .. } => append(path).map(Sink::File),
-        Uri::Null | Uri::Binary(_) => {
-            std::fs::OpenOptions::new().write(true).open("/dev/null").map(Sink::File)
+async fn sink(uri: &Uri) -> Result<Sink, Status> {
+    let path = match uri {
+        Uri::Fifo(path) if is_fifo(path) => {
+            let fifo = both_ends(path).and_then(|fifo| watch_fd(fifo.into(), BOTH));
+            return fifo.map(Sink::Fifo).map_err(|e| error::io("copy the terminal", &e));
         }
-    }
+        Uri::Fifo(path) | Uri::File(path) | Uri::Cri { path, .. } => path.as_path(),
+        Uri::Null | Uri::Binary(_) => Path::new("/dev/null"),
+    };
+    let file = open_aside("open stdout", path, append).await?;
+    Ok(Sink::File(Target::new(path, file), path.to_owned()))
 }
 
 async fn read(from: &AsyncFd<OwnedFd>, buffer: &mut [u8]) -> io::Result<usize> {
@@ -160,9 +170,13 @@ async fn copy(from: &AsyncFd<OwnedFd>, to: &AsyncFd<OwnedFd>) {
     }
 }
 
-async fn write_to(from: &AsyncFd<OwnedFd>, file: &mut std::fs::File) {
+async fn write_to(from: &AsyncFd<OwnedFd>, file: &Arc<Target>, path: &Path) {
+    let writer = Writer::default();
     let mut buffer = [0; 1024];
     while let Ok(n @ 1..) = read(from, &mut buffer).await {
-        let _ = io::Write::write_all(file, &buffer[..n]); // a full disk doesn't stop the container
+        // A full disk doesn't stop the container, one that hangs does.
+        writer.push(Arc::clone(file), buffer[..n].to_vec());
+        writer.room().await;
     }
+    writer.settle(path).await;
 }

@@ -4,14 +4,15 @@
 //! rest of a line whose first part is in the old one already: no line is in both. Only whole entries are written, each
 //! lot by one write, so two streams don't mix within an entry either.
 //!
-//! A log that can't be written doesn't stop the container: the stream is read on, and what is lost is counted.
+//! A log that can't be written doesn't stop the container: the stream is read on, and what is lost is counted. One whose
+//! file system hangs does, once a little has piled up, but not the shim: see [`Writer`].
 
-use std::cell::{Cell, RefCell};
-use std::fs::File;
-use std::io::{self, Write};
+use std::cell::RefCell;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use corten_task_api::time::now_ns;
 use corten_task_api::ttrpc::Status;
@@ -21,8 +22,8 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::cri::{Splitter, memchr, rfc3339};
-use super::open::append;
-use crate::error;
+use super::open::{append, open_aside};
+use super::writer::{Target, Writer};
 
 /// Bytes read at once.
 const CHUNK: usize = 8 << 10;
@@ -37,57 +38,39 @@ const LATE: usize = 1 << 20;
 pub(crate) struct Log {
     path: PathBuf,
     max_line: usize,
-    file: RefCell<Rc<File>>,
-    dropped: Cell<u64>,
-    /// The file ends in the middle of an entry, because the disk was full.
-    torn: Cell<bool>,
+    target: RefCell<Arc<Target>>,
+    writer: Writer,
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        let target = Arc::clone(self.target.get_mut());
+        self.writer.push(target, Vec::new()); // to be closed there
+    }
 }
 
 impl Log {
-    pub(crate) fn open(path: &Path, max_line: usize) -> Result<Rc<Self>, Status> {
-        let file = append(path).map_err(|e| error::io(format!("open the log {}", path.display()), &e))?;
-        Ok(Rc::new(Self {
-            path: path.to_owned(),
-            max_line,
-            file: RefCell::new(Rc::new(file)),
-            dropped: Cell::new(0),
-            torn: Cell::new(false),
-        }))
+    pub(crate) async fn open(path: &Path, max_line: usize) -> Result<Rc<Self>, Status> {
+        let file = open_aside("open the log", path, append).await?;
+        let target = RefCell::new(Target::new(path, file));
+        Ok(Rc::new(Self { path: path.to_owned(), max_line, target, writer: Writer::default() }))
     }
 
     /// Opens the file anew. The old one is closed when no stream is within a line of it.
-    pub(crate) fn reopen(&self) -> Result<(), Status> {
-        let file = append(&self.path)
-            .map_err(|e| error::io(format!("reopen the log {}", self.path.display()), &e))?;
-        *self.file.borrow_mut() = Rc::new(file);
-        self.torn.set(false);
+    pub(crate) async fn reopen(&self) -> Result<(), Status> {
+        let file = open_aside("reopen the log", &self.path, append).await?;
+        let old = self.target.replace(Target::new(&self.path, file));
+        self.writer.push(old, Vec::new());
         Ok(())
     }
 
     pub(crate) fn dropped(&self) -> u64 {
-        self.dropped.get()
+        self.writer.dropped()
     }
 
-    fn write(&self, mut file: &File, entries: &[u8]) {
-        if self.torn.get() && file.write_all(b"\n").is_ok() {
-            self.torn.set(false);
-        }
-        let mut rest = entries;
-        while !rest.is_empty() {
-            match file.write(rest) {
-                Ok(n) if n > 0 => rest = &rest[n..],
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                _ => break,
-            }
-        }
-        if !rest.is_empty() {
-            if self.dropped.get() == 0 {
-                tracing::warn!(path = %self.path.display(), "the log can't be written, output is lost");
-            }
-            self.dropped.set(self.dropped.get() + rest.len() as u64);
-            let cut_inside = entries.len() > rest.len() && entries[entries.len() - rest.len() - 1] != b'\n';
-            self.torn.set(self.torn.get() || cut_inside);
-        }
+    /// Waits until all is written; not for long, should the file system hang.
+    pub(crate) async fn settle(&self) {
+        self.writer.settle(&self.path).await;
     }
 }
 
@@ -112,9 +95,9 @@ pub(crate) struct Stream {
 #[derive(Debug)]
 struct State {
     splitter: Splitter,
-    /// Where the current line goes.
-    file: Rc<File>,
-    /// Bytes written to `file` since it isn't the log's any more.
+    /// Where the current line goes, when a part of it has been written.
+    target: Option<Arc<Target>>,
+    /// Bytes written to it since it isn't the log's any more.
     late: usize,
     ended: bool,
 }
@@ -122,15 +105,15 @@ struct State {
 impl Stream {
     pub(crate) fn new(source: OwnedFd, name: &'static str, log: Rc<Log>) -> io::Result<Rc<Self>> {
         set_nonblocking(&source)?;
-        let file = Rc::clone(&log.file.borrow());
         let splitter = Splitter::new(name, log.max_line);
-        let state = RefCell::new(State { splitter, file, late: 0, ended: false });
+        let state = RefCell::new(State { splitter, target: None, late: 0, ended: false });
         Ok(Rc::new(Self { source: watch_fd(source, Interest::READABLE)?, log, state }))
     }
 
     /// Copies until the stream ends.
     pub(crate) async fn run(self: Rc<Self>) {
         while let Ok(mut ready) = self.source.readable().await {
+            self.log.writer.room().await;
             match self.turn(TURN) {
                 Turn::Dry => ready.clear_ready(),
                 Turn::More => tokio::task::yield_now().await,
@@ -159,7 +142,8 @@ impl Stream {
                     state.ended = true;
                     let mut out = Vec::new();
                     state.splitter.finish(&rfc3339(now_ns()), &mut out);
-                    self.emit(&mut state, &out);
+                    let target = state.target.take().unwrap_or_else(|| Arc::clone(&self.log.target.borrow()));
+                    self.log.writer.push(target, out);
                 }
                 Ok(n) => self.take(&mut state, &buffer[..n]),
             }
@@ -171,31 +155,34 @@ impl Stream {
         let time = rfc3339(now_ns());
         let mut out = Vec::with_capacity(bytes.len() + bytes.len() / 4 + 64);
         let mut rest = bytes;
-        if !Rc::ptr_eq(&state.file, &self.log.file.borrow()) && state.splitter.in_line() && state.late < LATE
-        {
+        let old = state.target.take_if(|target| !Arc::ptr_eq(target, &self.log.target.borrow()));
+        if let Some(old) = old {
             // The rest of a line which is in the old file stays there.
             let end = memchr(rest).map_or(rest.len(), |newline| newline + 1);
             let (tail, after) = rest.split_at(end);
             state.splitter.push(tail, &time, &mut out);
             state.late += tail.len();
-            self.log.write(&state.file, &out);
-            out.clear();
+            if state.splitter.in_line() && state.late < LATE {
+                state.target = Some(Arc::clone(&old));
+            }
+            self.log.writer.push(old, std::mem::take(&mut out));
             rest = after;
         }
         if !rest.is_empty() {
             state.splitter.push(rest, &time, &mut out);
-            if !out.is_empty() {
-                state.file = Rc::clone(&self.log.file.borrow());
-                state.late = 0;
-            }
-            self.emit(state, &out);
+            self.emit(state, out);
         }
     }
 
-    fn emit(&self, state: &mut State, entries: &[u8]) {
+    /// To the file that is the log's now.
+    fn emit(&self, state: &mut State, entries: Vec<u8>) {
+        let target = Arc::clone(&self.log.target.borrow());
         if !entries.is_empty() {
-            self.log.write(&state.file, entries);
+            self.log.writer.push(Arc::clone(&target), entries);
         }
+        state.late = 0;
+        // Who isn't within a line has nothing to do with a file that isn't the log's any more.
+        state.target = state.splitter.in_line().then_some(target);
     }
 }
 

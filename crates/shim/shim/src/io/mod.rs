@@ -17,6 +17,7 @@ pub(crate) mod cri;
 mod log;
 mod open;
 mod uri;
+mod writer;
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -118,7 +119,7 @@ impl ProcessIo {
             (Uri::parse(&stdio.stdin)?, Uri::parse(&stdio.stdout)?, Uri::parse(&stdio.stderr)?);
         let mut io = Self::default();
         if let Uri::Cri { path, max_line } = &stdout {
-            io.log = Some(Log::open(path, *max_line)?);
+            io.log = Some(Log::open(path, *max_line).await?);
         }
         if let Uri::Binary(program) = &stdout {
             io.logger = RefCell::new(Some(Logger::start(program, around).await?));
@@ -134,8 +135,8 @@ impl ProcessIo {
             // A logger reads both, whatever is said of stderr.
             Some((output, errors)) => (output.into(), errors.into()),
             None => (
-                io.open_output(&stdout, "stdout", around.owner)?,
-                io.open_output(&stderr, "stderr", around.owner)?,
+                io.open_output(&stdout, "stdout", around.owner).await?,
+                io.open_output(&stderr, "stderr", around.owner).await?,
             ),
         };
         Ok((io, Io::Streams(input, output, errors)))
@@ -146,16 +147,19 @@ impl ProcessIo {
         let waiting = self.waiting.take();
         let Some((socket, stdin, stdout)) = waiting else { return Ok(()) };
         let console = Console::new(socket.receive().await?)?;
-        self.connect(&Rc::new(console), &stdin, &stdout)
+        self.connect(&Rc::new(console), &stdin, &stdout).await
     }
 
-    /// Waits until the client has what the terminal has shown, or doesn't take it.
+    /// Waits until the client has what the terminal has shown, and the log what was written, or doesn't take it.
     pub(crate) async fn finish(&self) {
         let copier = self.console_copier.take();
         if let Some(mut copier) = copier
             && tokio::time::timeout(LINGER, &mut copier).await.is_err()
         {
             copier.abort();
+        }
+        if let Some(log) = &self.log {
+            log.settle().await;
         }
     }
 
@@ -174,15 +178,21 @@ impl ProcessIo {
 
     /// Logs what lies in the pipes already: what a process wrote before it ended is in the log before anyone learns
     /// that it has.
-    pub(crate) fn drain(&self) {
+    pub(crate) async fn drain(&self) {
         for stream in &*self.streams.borrow() {
             stream.drain();
+        }
+        if let Some(log) = &self.log {
+            log.settle().await;
         }
     }
 
     /// Opens the log anew; false when the shim doesn't write one.
-    pub(crate) fn reopen_log(&self) -> Result<bool, Status> {
-        self.log.as_ref().map_or(Ok(false), |log| log.reopen().map(|()| true))
+    pub(crate) async fn reopen_log(&self) -> Result<bool, Status> {
+        match &self.log {
+            Some(log) => log.reopen().await.map(|()| true),
+            None => Ok(false),
+        }
     }
 
     /// Bytes of log that couldn't be written.

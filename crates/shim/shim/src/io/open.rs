@@ -8,13 +8,15 @@ use std::path::Path;
 use std::process::Stdio;
 use std::rc::Rc;
 
-use corten_task_api::ttrpc::Status;
+use corten_task_api::ttrpc::{Code, Status};
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 
 use super::ProcessIo;
 use super::log::Stream;
 use super::uri::Uri;
+use super::writer::PATIENCE;
+use crate::aside::aside;
 use crate::error;
 
 impl ProcessIo {
@@ -32,7 +34,7 @@ impl ProcessIo {
         File::open(path).map(Stdio::from).map_err(failed)
     }
 
-    pub(super) fn open_output(
+    pub(super) async fn open_output(
         &mut self,
         uri: &Uri,
         name: &'static str,
@@ -48,14 +50,16 @@ impl ProcessIo {
             Uri::Binary(_) => Err(error::invalid("only stderr has a logger, stdout has none")),
             Uri::Fifo(path) | Uri::File(path) => {
                 let failed = |e| error::io(format!("open {name} {}", path.display()), &e);
-                if let (Uri::File(_), Some(dir)) = (uri, path.parent()) {
-                    std::fs::create_dir_all(dir).map_err(failed)?;
-                }
                 if is_fifo(path) {
                     self.readers.push(reading_end(path).map_err(failed)?);
                     return OpenOptions::new().write(true).open(path).map(Stdio::from).map_err(failed);
                 }
-                append(path).map(Stdio::from).map_err(failed)
+                let with_dir = matches!(uri, Uri::File(_));
+                let open = move |path: &Path| match path.parent().filter(|_| with_dir) {
+                    Some(dir) => std::fs::create_dir_all(dir).and_then(|()| append(path)),
+                    None => append(path),
+                };
+                open_aside(&format!("open {name}"), path, open).await.map(Stdio::from)
             }
         }
     }
@@ -79,6 +83,23 @@ pub(super) fn pipe((uid, gid): (u32, u32)) -> Result<(OwnedFd, OwnedFd), Status>
         nix::unistd::fchown(&theirs, Some(uid.into()), Some(gid.into())).map_err(failed)?;
     }
     Ok((ours, theirs))
+}
+
+/// Opens a file that output goes to, on a thread: its file system may hang.
+pub(super) async fn open_aside(
+    what: &str,
+    path: &Path,
+    open: impl FnOnce(&Path) -> io::Result<File> + Send + 'static,
+) -> Result<File, Status> {
+    let what = format!("{what} {}", path.display());
+    let path = path.to_owned();
+    match tokio::time::timeout(PATIENCE, aside("open", move || open(&path))).await {
+        Ok(opened) => opened?.map_err(|e| error::io(what, &e)),
+        Err(_) => {
+            let what = format!("{what}: its file system hasn't answered for {} s", PATIENCE.as_secs());
+            Err(Status::new(Code::DeadlineExceeded, what))
+        }
+    }
 }
 
 pub(super) fn append(path: &Path) -> io::Result<File> {

@@ -7,9 +7,11 @@ use crate::containers::Shim;
 use crate::error;
 use crate::task::{Phase, Task};
 
-pub(super) fn reopen_log(shim: &Shim, request: &ReopenLogRequest) -> Result<(), Status> {
+pub(super) async fn reopen_log(shim: &Shim, request: ReopenLogRequest) -> Result<(), Status> {
     let task = shim.task(&request.id)?;
-    if task.init.io().map_or(Ok(false), |io| io.reopen_log())? {
+    if let Some(io) = task.init.io()
+        && io.reopen_log().await?
+    {
         return Ok(());
     }
     Err(error::precondition(format!("container {}: the shim doesn't write its log", request.id)))

@@ -78,7 +78,7 @@ impl Service {
         let shim = &self.shim;
         match call.method.as_str() {
             "ExecSync" => respond(call, |q| exec_sync::exec_sync(shim, q, call)).await,
-            "ReopenLog" => respond(call, async |q| corten::reopen_log(shim, &q)).await,
+            "ReopenLog" => respond(call, |q| corten::reopen_log(shim, q)).await,
             "List" => respond(call, async |()| Ok(corten::list(shim))).await,
             "CreatePidNamespace" => respond(call, |()| pod_pid_namespace::create(shim)).await,
             _ => Err(call.unimplemented()),

@@ -1,0 +1,193 @@
+//! Writes to files from a thread, so that a file system that stands still (a dead NFS server, a frozen disk) holds up
+//! its container and nobody else.
+//!
+//! The thread comes with the first bytes and goes when there have been none for a while: an idle pod has none. While it
+//! hangs bytes pile up, to a limit, and then whoever makes them is no longer read. Files are closed there, too: on NFS
+//! it is close(2) that waits for the server.
+
+use std::cell::Cell;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::aside::STACK;
+
+/// Bytes that may wait before their source does.
+const QUEUE: usize = 256 << 10;
+/// How long the thread stays without anything to do.
+const LINGER: Duration = Duration::from_secs(1);
+/// How long a file system may take before its container's end is told without it.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// An open file.
+#[derive(Debug)]
+pub(super) struct Target {
+    path: PathBuf,
+    file: File,
+    /// It ends in the middle of an entry, because the disk was full.
+    torn: AtomicBool,
+}
+
+impl Target {
+    pub(super) fn new(path: &Path, file: File) -> Arc<Self> {
+        Arc::new(Self { path: path.to_owned(), file, torn: AtomicBool::new(false) })
+    }
+
+    /// Writes whole entries; how many bytes couldn't be written.
+    fn write(&self, entries: &[u8]) -> usize {
+        let mut file = &self.file;
+        if self.torn.load(Ordering::Relaxed) && file.write_all(b"\n").is_ok() {
+            self.torn.store(false, Ordering::Relaxed);
+        }
+        let mut rest = entries;
+        while !rest.is_empty() {
+            match file.write(rest) {
+                Ok(n) if n > 0 => rest = &rest[n..],
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                _ => break,
+            }
+        }
+        let written = entries.len() - rest.len();
+        if !rest.is_empty() && written > 0 && entries[written - 1] != b'\n' {
+            self.torn.store(true, Ordering::Relaxed);
+        }
+        rest.len()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// Nothing to write means: to be closed.
+    lots: Vec<(Arc<Target>, Vec<u8>)>,
+    /// Not yet written, those at work included.
+    bytes: usize,
+    /// Lots written so far, to see whether it goes on.
+    done: u64,
+    /// Bytes that couldn't be written.
+    dropped: u64,
+    /// There is a thread.
+    served: bool,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    /// For the thread: there are lots.
+    more: Condvar,
+    /// For the rest of the shim: lots have been written.
+    progress: Notify,
+}
+
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes all there is.
+    fn write<'a>(&'a self, mut queue: MutexGuard<'a, Queue>) -> MutexGuard<'a, Queue> {
+        while !queue.lots.is_empty() {
+            let lots = std::mem::take(&mut queue.lots);
+            drop(queue);
+            for (target, entries) in lots {
+                let lost = target.write(&entries);
+                let path = (lost > 0).then(|| target.path.clone());
+                drop(target); // may close it
+                let mut queue = self.queue();
+                if let Some(path) = path.filter(|_| queue.dropped == 0) {
+                    tracing::warn!(path = %path.display(), "the log can't be written, output is lost");
+                }
+                queue.bytes -= entries.len();
+                queue.done += 1;
+                queue.dropped += lost as u64;
+                drop(queue);
+                self.progress.notify_waiters();
+            }
+            queue = self.queue();
+        }
+        queue
+    }
+
+    fn serve(&self) {
+        let mut queue = self.queue();
+        loop {
+            queue = self.write(queue);
+            let (next, waited) =
+                self.more.wait_timeout(queue, LINGER).unwrap_or_else(PoisonError::into_inner);
+            queue = next;
+            if waited.timed_out() && queue.lots.is_empty() {
+                queue.served = false;
+                return;
+            }
+        }
+    }
+}
+
+/// What is to be written, in order.
+#[derive(Debug, Default)]
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    /// How much had been done when it was found to hang.
+    given_up: Cell<Option<u64>>,
+}
+
+impl Writer {
+    /// Has entries written; none close the file, if nobody else has it.
+    pub(super) fn push(&self, target: Arc<Target>, entries: Vec<u8>) {
+        let mut queue = self.shared.queue();
+        queue.bytes += entries.len();
+        queue.lots.push((target, entries));
+        if queue.served {
+            self.shared.more.notify_one();
+            return;
+        }
+        let shared = Arc::clone(&self.shared);
+        let thread = std::thread::Builder::new().name("log".to_owned()).stack_size(STACK);
+        match thread.spawn(move || shared.serve()) {
+            Ok(_) => queue.served = true,
+            // No more threads for us: better here than not at all.
+            Err(_) => drop(self.shared.write(queue)),
+        }
+    }
+
+    /// Waits until more may be pushed.
+    pub(super) async fn room(&self) {
+        self.until(|queue| queue.bytes < QUEUE).await;
+    }
+
+    /// Waits until all is written, or has waited long enough: then it is said, once.
+    pub(super) async fn settle(&self, path: &Path) {
+        let done = self.shared.queue().done;
+        if self.given_up.get() == Some(done) {
+            return;
+        }
+        if tokio::time::timeout(PATIENCE, self.until(|queue| queue.bytes == 0)).await.is_err() {
+            let queue = self.shared.queue();
+            self.given_up.set(Some(queue.done));
+            let path = path.display();
+            tracing::warn!(%path, bytes = queue.bytes, "the log's file system hangs: not waited for");
+        }
+    }
+
+    async fn until(&self, wanted: impl Fn(&Queue) -> bool) {
+        loop {
+            // From before the look: what is written after it isn't missed.
+            let progress = self.shared.progress.notified();
+            tokio::pin!(progress);
+            progress.as_mut().enable();
+            if wanted(&self.shared.queue()) {
+                return;
+            }
+            progress.await;
+        }
+    }
+
+    /// Bytes that couldn't be written.
+    pub(super) fn dropped(&self) -> u64 {
+        self.shared.queue().dropped
+    }
+}
