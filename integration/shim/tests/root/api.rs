@@ -1,6 +1,9 @@
 //! What the Task API's calls mean where it isn't plain: wrong requests, checkpoints, figures, full disks.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use corten_task_api::Message;
@@ -16,6 +19,7 @@ use integration_shim::containerd::{
 use integration_support::Bundle;
 
 crate::each_runtime_under_containerd!(
+    a_checkpoint_is_restored,
     a_failed_checkpoint_is_told_and_the_container_goes_on,
     a_failed_restore_is_told_and_leaves_nothing,
     execs_have_states_of_their_own,
@@ -24,6 +28,7 @@ crate::each_runtime_under_containerd!(
 );
 crate::with_containerd!(
     pipes_belong_to_whom_the_options_say,
+    options_reach_the_runtime,
     options_of_a_wrong_type_are_refused,
     options_as_cri_gives_them_for_an_unknown_type,
     what_is_not_json_is_refused,
@@ -39,6 +44,53 @@ async fn sleeper(containerd: &Containerd<'_>) -> Result<(Client, String)> {
 async fn state(client: &Client, id: &str, exec_id: &str) -> Result<api::StateResponse, Status> {
     let request = api::StateRequest { id: id.to_owned(), exec_id: exec_id.to_owned() };
     task(client, "State", &request).await
+}
+
+async fn a_checkpoint_is_restored(containerd: &Containerd<'_>) -> Result<()> {
+    if !integration_support::require_program("criu") {
+        return Ok(());
+    }
+    if integration_support::run(Command::new("criu").arg("check"))?.code() != 0 {
+        integration_support::skip("criu doesn't work on this kernel (`criu check`)");
+        return Ok(());
+    }
+    let script = "n=0; while :; do n=$((n+1)); echo $n >/new; mv /new /count; sleep 0.1; done";
+    let (client, id) = containerd.run(Bundle::sh(containerd.scope, "c", script)).await?;
+    let dir = containerd.scope.path("b").join(&id);
+    let count = || {
+        let text = fs::read_to_string(dir.join("rootfs/count")).unwrap_or_default();
+        text.trim().parse::<u32>().unwrap_or(0)
+    };
+    integration_support::wait_for("it to count", || count() > 3)?;
+    let images = containerd.scope.make_dir("images")?.to_string_lossy().into_owned();
+    let options = CheckpointOptions { exit: true, ..CheckpointOptions::default() };
+    let request = api::CheckpointTaskRequest {
+        id: id.clone(),
+        path: images.clone(),
+        options: Some(any("containerd.runc.v1.CheckpointOptions", &options)),
+    };
+    task::<()>(&client, "Checkpoint", &request).await?;
+    ensure!(wait(&client, &id, "").await? == 137);
+    delete(&client, &id, "").await?;
+    let counted = count();
+    let mut request = containerd.request(&id, &dir);
+    request.checkpoint = images;
+    task::<api::CreateTaskResponse>(&client, "Create", &request).await?;
+    let pid = start(&client, &id, "").await?;
+    integration_support::wait_for("it to count again", || count() != counted)?;
+    ensure!(count() > counted, "it has begun anew: {counted}, then {}", count());
+    ensure!(state(&client, &id, "").await?.pid == pid && pid > 0);
+    exec(&client, &id, "e", "exit 7").await?;
+    ensure!(wait(&client, &id, "e").await? == 7);
+    delete(&client, &id, "e").await?;
+    task::<()>(&client, "Kill", &kill_request(&id, "", 9)).await?;
+    ensure!(wait(&client, &id, "").await? == 137);
+    delete(&client, &id, "").await?;
+    let of_containers = |event: &String| !event.contains("exec") && event != "exit e";
+    let again = containerd.events().into_iter().filter(of_containers).collect::<Vec<_>>();
+    let once = ["create", "start", "exit", "delete"];
+    ensure!(again == [&["create", "start", "checkpointed"], &once[2..], &once].concat(), "{again:?}");
+    Ok(())
 }
 
 async fn a_failed_checkpoint_is_told_and_the_container_goes_on(containerd: &Containerd<'_>) -> Result<()> {
@@ -105,6 +157,73 @@ async fn pipes_belong_to_whom_the_options_say(containerd: &Containerd<'_>) -> Re
     let seen: Vec<_> = integration_shim::parse_log(&log)?.into_iter().map(|(.., text)| text).collect();
     // The runtime makes the container's user the owner, and leaves the group alone.
     ensure!(seen.len() == 2 && seen.iter().all(|s| s.ends_with(":5678")), "{seen:?}");
+    Ok(())
+}
+
+/// A runtime that notes how it is called, and whose its output is, before it does what it is told.
+fn noting(containerd: &Containerd<'_>, notes: &Path) -> Result<String> {
+    let path = containerd.scope.path("noting");
+    let text = format!(
+        "#!/bin/sh\nexec 3>&1\necho \"$* owner=$(stat -L -c %u:%g /proc/self/fd/3)\" >>{}\nexec {} \"$@\" 3>&-\n",
+        notes.display(),
+        containerd.runtime.binary().display()
+    );
+    fs::write(&path, text)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    Ok(path.to_string_lossy().into_owned())
+}
+
+async fn options_reach_the_runtime(containerd: &Containerd<'_>) -> Result<()> {
+    let (id, dir) = containerd.bundle(Bundle::sh(containerd.scope, "c", "exec sleep 1000"))?;
+    let client = containerd.start(&id, &dir, Protocol::Protobuf).await?;
+    let notes = containerd.scope.path("notes");
+    let path = |name: &str| containerd.scope.path(name).to_string_lossy().into_owned();
+    let options = Options {
+        binary_name: noting(containerd, &notes)?,
+        root: path("another-root"),
+        no_pivot_root: true,
+        no_new_keyring: true,
+        io_uid: 1234,
+        io_gid: 5678,
+        criu_image_path: path("images"),
+        criu_work_path: path("work"),
+        // For containerd, which has found us already.
+        task_api_address: "unix:///nowhere".to_owned(),
+        task_api_version: 3,
+        ..Options::default()
+    };
+    let mut request = containerd.request(&id, &dir);
+    request.stdout = format!("cri://{}", path("log"));
+    request.options = Some(any("containerd.runc.v1.Options", &options));
+    task::<api::CreateTaskResponse>(&client, "Create", &request).await?;
+    let noted = || Ok::<_, anyhow::Error>(fs::read_to_string(&notes)?);
+    let root = format!("--root {}", options.root);
+    for wanted in [&root, " create ", " --no-pivot ", " --no-new-keyring ", "owner=1234:5678\n"] {
+        ensure!(noted()?.contains(wanted), "no {wanted:?} in {:?}", noted()?);
+    }
+    ensure!(fs::exists(containerd.scope.path("another-root").join(&id))?, "the runtime has another root");
+    start(&client, &id, "").await?;
+    // Whether criu can is another question.
+    let checkpoint = api::CheckpointTaskRequest { id: id.clone(), ..Default::default() };
+    let _ = task::<()>(&client, "Checkpoint", &checkpoint).await;
+    for (flag, path) in [("--image-path", &options.criu_image_path), ("--work-path", &options.criu_work_path)]
+    {
+        let wanted = format!(" {flag} {path} ");
+        ensure!(noted()?.contains(&wanted), "no {wanted:?} in {:?}", noted()?);
+    }
+    fs::write(&notes, "")?;
+    // systemd need not be there to be asked for.
+    let (other, dir) = containerd.bundle(Bundle::sh(containerd.scope, "d", "true"))?;
+    let mut request = containerd.request(&other, &dir);
+    let options = Options { systemd_cgroup: true, ..options };
+    request.options = Some(any("containerd.runc.v1.Options", &options));
+    if task::<api::CreateTaskResponse>(&client, "Create", &request).await.is_ok() {
+        delete(&client, &other, "").await?;
+    }
+    ensure!(noted()?.contains("--systemd-cgroup "), "{:?}", noted()?);
+    task::<()>(&client, "Kill", &kill_request(&id, "", 9)).await.ok(); // because criu may have ended it
+    wait(&client, &id, "").await?;
+    delete(&client, &id, "").await?;
     Ok(())
 }
 

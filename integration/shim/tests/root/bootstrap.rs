@@ -21,6 +21,7 @@ crate::with_containerd!(
     containers_of_a_pod_share_a_shim,
     questions_are_answered,
     a_shim_joins_its_cgroup,
+    a_core_of_its_own_or_none,
 );
 
 async fn every_protocol_starts_a_shim_that_works(containerd: &Containerd<'_>) -> Result<()> {
@@ -183,5 +184,20 @@ async fn a_shim_joins_its_cgroup(containerd: &Containerd<'_>) -> Result<()> {
     task::<()>(&client, "Shutdown", &api::ShutdownRequest { id, now: true }).await?;
     client.closed().wait().await;
     integration_support::wait_for("the cgroup to be empty", || fs::remove_dir(&place).is_ok())?;
+    Ok(())
+}
+
+async fn a_core_of_its_own_or_none(containerd: &Containerd<'_>) -> Result<()> {
+    let (id, dir) = containerd.bundle(Bundle::sh(containerd.scope, "c", "true"))?;
+    let (mut command, stdin) = containerd.start_command(&id, &dir, Protocol::Protobuf);
+    let done = run_with_deadline(command.env("SCHED_CORE", "1"), DEADLINE, &stdin)?;
+    if done.status.success() {
+        return Ok(()); // this kernel can
+    }
+    // Else whoever relies on it is told, and nothing is left.
+    ensure!(done.stderr.contains("SCHED_CORE: have a core to itself"), "{}", done.stderr);
+    ensure!(!fs::exists(dir.join("shim.pid"))? && !fs::exists(dir.join("address"))?);
+    let sockets = fs::read_dir(containerd.scope.path("s")).into_iter().flatten().count();
+    ensure!(sockets == 0, "a socket is left");
     Ok(())
 }
