@@ -36,7 +36,7 @@ cargo xtask COMMAND
   build failpoints     runtime and shim for tests that kill them at each step, into target/bin/failpoints
   conformance SUITE …  runtime-tools, contest or crun from a built checkout, against expectations (root)
   bench [ROUNDS [RUNS]]  corten beside runc, crun and the floor program, as ratios; memory of an idle pod (root)
-  bench shim [PODS [ROUNDS [EXECS]]]
+  bench shim [PODS [ROUNDS [EXECS]]] | probes [PODS [SECONDS]]
                        the shim: memory of idle pods, execs beside containerd's shim, whether it grows (root)
   hot                  which functions `corten` executes, for the linker: writes crates/runtime/cli/hot.ld (root)
   man [DIR]            corten's man pages, into target/man

@@ -95,17 +95,7 @@ impl Containerd<'_> {
     /// # Errors
     /// When it can't listen.
     pub fn come(&self) -> Result<()> {
-        let _ = fs::remove_file(self.events_address());
-        let listener = tokio::net::UnixListener::bind(self.events_address())?;
-        let server = Rc::new(Server::new(Rc::clone(&self.events)));
-        let serving = tokio::task::spawn_local(async move {
-            let mut connections = tokio::task::JoinSet::new();
-            while let Ok((connection, _)) = listener.accept().await {
-                let server = Rc::clone(&server);
-                connections.spawn_local(async move { drop(server.serve(connection).await) });
-            }
-        });
-        *self.serving.borrow_mut() = Some(serving);
+        *self.serving.borrow_mut() = Some(take_events(&self.events_address(), Rc::clone(&self.events))?);
         Ok(())
     }
 
@@ -271,9 +261,26 @@ fn name(envelope: &Envelope) -> String {
     exec.map_or_else(|| topic.to_owned(), |exec| format!("{topic} {exec}"))
 }
 
+/// Takes events at `path`, in a `LocalSet`, as long as the task isn't aborted.
+///
+/// # Errors
+/// When it can't listen there.
+pub fn take_events(path: &Path, events: Rc<Events>) -> Result<JoinHandle<()>> {
+    let _ = fs::remove_file(path); // an earlier listener's
+    let listener = tokio::net::UnixListener::bind(path).context("listen for events")?;
+    let server = Rc::new(Server::new(events));
+    Ok(tokio::task::spawn_local(async move {
+        let mut connections = tokio::task::JoinSet::new();
+        while let Ok((connection, _)) = listener.accept().await {
+            let server = Rc::clone(&server);
+            connections.spawn_local(async move { drop(server.serve(connection).await) });
+        }
+    }))
+}
+
 /// The Events service.
 #[derive(Debug, Default)]
-struct Events {
+pub struct Events {
     taken: RefCell<Vec<Envelope>>,
     refuse: RefCell<usize>,
     more: Notify,
