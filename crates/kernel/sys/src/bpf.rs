@@ -69,6 +69,10 @@ struct Query {
     prog_cnt: u32,
     /// Kernels before 6.0 refuse anything but zeros after `prog_cnt`: no padding, which could be anything.
     zero: u32,
+    /// Lists that aren't asked for.
+    lists: [u64; 3],
+    /// A kernel that knows it (6.17) writes it: there has to be room, however it takes the size that it is told.
+    revision: u64,
 }
 
 /// The same for BPF_PROG_GET_FD_BY_ID.
@@ -166,6 +170,8 @@ pub fn attached_cgroup_device(cgroup: &impl AsFd) -> io::Result<Option<OwnedFd>>
         prog_ids: ids.as_mut_ptr() as u64,
         prog_cnt: 64,
         zero: 0,
+        lists: [0; 3],
+        revision: 0,
     };
     // SAFETY: the attributes have the size told and point to room for prog_cnt numbers, more than a cgroup can have.
     check(unsafe { libc::syscall(libc::SYS_bpf, PROG_QUERY, &raw mut query, size_of::<Query>()) })?;
@@ -215,7 +221,7 @@ mod tests {
         for (name, fields, size) in [
             ("Load", 2 * 4 + 2 * 8 + 2 * 4 + 8 + 2 * 4 + 16, size_of::<Load>()),
             ("Attach", 5 * 4, size_of::<Attach>()),
-            ("Query", 4 * 4 + 8 + 2 * 4, size_of::<Query>()),
+            ("Query", 4 * 4 + 8 + 2 * 4 + 3 * 8 + 8, size_of::<Query>()),
             ("ById", 3 * 4, size_of::<ById>()),
             ("InfoByFd", 2 * 4 + 8, size_of::<InfoByFd>()),
             ("Info", 2 * 4 + 8 + 2 * 4 + 3 * 8 + 2 * 4 + 8 + 16, size_of::<Info>()),

@@ -143,8 +143,7 @@ pub fn limit_bounding(keep: Set) -> io::Result<()> {
         if keep.has(number) {
             continue;
         }
-        // SAFETY: takes no pointers.
-        match check(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, number, 0, 0, 0) }.into()) {
+        match check(prctl(libc::PR_CAPBSET_DROP, number.into(), 0)) {
             Ok(_) => {}
             // Past the last one that this kernel knows.
             Err(e) if e.raw_os_error() == Some(libc::EINVAL) => break,
@@ -161,13 +160,19 @@ pub fn limit_bounding(keep: Set) -> io::Result<()> {
 pub fn set_ambient(set: Set) -> io::Result<()> {
     let (ambient, clear, raise) =
         (libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, libc::PR_CAP_AMBIENT_RAISE);
-    // SAFETY: takes no pointers.
-    check(unsafe { libc::prctl(ambient, clear, 0, 0, 0) }.into())?;
+    check(prctl(ambient, clear as libc::c_ulong, 0))?;
     for number in set.numbers() {
-        // SAFETY: takes no pointers.
-        check(unsafe { libc::prctl(ambient, raise, number, 0, 0) }.into())?;
+        check(prctl(ambient, raise as libc::c_ulong, number.into()))?;
     }
     Ok(())
+}
+
+/// prctl(2) is variadic and reads unsigned longs: a narrower argument's upper half could be anything, where the kernel wants
+/// zeroes.
+fn prctl(option: libc::c_int, second: libc::c_ulong, third: libc::c_ulong) -> libc::c_long {
+    const NONE: libc::c_ulong = 0;
+    // SAFETY: what this module asks for takes no pointers.
+    unsafe { libc::prctl(option, second, third, NONE, NONE) }.into()
 }
 
 #[cfg(test)]

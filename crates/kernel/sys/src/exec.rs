@@ -62,3 +62,19 @@ pub fn keep_on_exec(fd: RawFd) -> io::Result<()> {
     // SAFETY: F_SETFD takes an int and doesn't touch memory.
     check(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) }.into()).map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Also for miri: the pointers still are to the strings when those have moved.
+    #[test]
+    fn strings_are_where_their_pointers_say() {
+        let strings = Box::new(Strings::new(vec![c"one".to_owned(), c"".to_owned()]));
+        let [one, empty, end] = strings.pointers.as_slice() else { panic!("{strings:?}") };
+        // SAFETY: both point to strings that live as long as `strings`.
+        let (one, empty) = unsafe { (CStr::from_ptr(*one), CStr::from_ptr(*empty)) };
+        assert_eq!((one, empty), (c"one", c""));
+        assert!(end.is_null());
+    }
+}

@@ -8,7 +8,9 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recvfrom, send, socket,
+};
 
 use crate::process::{Namespaces, setns};
 
@@ -130,12 +132,6 @@ impl Route {
     /// The kernel's.
     pub fn links(&self) -> io::Result<Vec<Link>> {
         let messages = self.ask(RTM_GETLINK, NLM_F_DUMP, &[0; LINK])?;
-        let link = |(kind, body): &Message| {
-            let (header, rest) = (*kind == RTM_NEWLINK).then(|| body.split_at_checked(LINK))??;
-            let name = attributes(rest).into_iter().find(|(kind, _)| *kind == IFLA_IFNAME)?.1;
-            let name = String::from_utf8_lossy(name.strip_suffix(b"\0").unwrap_or(name)).into_owned();
-            Some(Link { index: word(header, 4)?, name, up: word(header, 8)? & IFF_UP != 0 })
-        };
         Ok(messages.iter().filter_map(link).collect())
     }
 
@@ -145,25 +141,7 @@ impl Route {
     /// The kernel's.
     pub fn addresses(&self, index: u32) -> io::Result<Vec<Address>> {
         let messages = self.ask(RTM_GETADDR, NLM_F_DUMP, &[0; ADDRESS])?;
-        let address = |(kind, body): &Message| {
-            let (header, rest) = (*kind == RTM_NEWADDR).then(|| body.split_at_checked(ADDRESS))??;
-            let (&[family, prefix, flags, scope], _) = header.split_first_chunk::<4>()?;
-            let all = attributes(rest);
-            let long = all.iter().find(|(kind, _)| *kind == IFA_FLAGS).and_then(|(_, value)| word(value, 0));
-            let permanent = long.unwrap_or(flags.into()) & IFA_F_PERMANENT != 0;
-            if word(header, 4)? != index {
-                return None;
-            }
-            let known = [IFA_ADDRESS, IFA_LOCAL, IFA_LABEL, IFA_BROADCAST, IFA_CACHEINFO, IFA_FLAGS];
-            Some(Address {
-                family,
-                prefix,
-                scope,
-                permanent,
-                attributes: owned(all, |kind| known.contains(&kind)),
-            })
-        };
-        Ok(messages.iter().filter_map(address).collect())
+        Ok(messages.iter().filter_map(|message| address(message, index)).collect())
     }
 
     /// The routes through a device alone that the kernel doesn't make by itself, nor a router on the net. They are in
@@ -173,23 +151,7 @@ impl Route {
     /// The kernel's.
     pub fn ways(&self, index: u32) -> io::Result<Vec<Way>> {
         let messages = self.ask(RTM_GETROUTE, NLM_F_DUMP, &[0; ROUTE])?;
-        let way = |(kind, body): &Message| {
-            let (header, rest) = (*kind == RTM_NEWROUTE).then(|| body.split_first_chunk::<ROUTE>())??;
-            let all = attributes(rest);
-            let find = |wanted| all.iter().find(|(kind, _)| *kind == wanted).map(|(_, value)| *value);
-            let [family, _, _, _, _, protocol, ..] = *header;
-            let ip = [AddressFamily::Inet, AddressFamily::Inet6].iter().any(|ip| *ip as i32 == family.into());
-            let by_itself = protocol <= RTPROT_KERNEL || protocol == RTPROT_RA;
-            // Nexthop objects go with their device.
-            if !ip || by_itself || word(find(RTA_OIF)?, 0)? != index || find(RTA_NH_ID).is_some() {
-                return None;
-            }
-            let mut header = *header;
-            let flags = word(&header, 8)? & RTNH_F_ONLINK; // because the others are the state that it is in
-            header.get_mut(8..)?.copy_from_slice(&flags.to_ne_bytes());
-            Some(Way { header, attributes: owned(all, |kind| ![RTA_OIF, RTA_CACHEINFO].contains(&kind)) })
-        };
-        let mut ways: Vec<Way> = messages.iter().filter_map(way).collect();
+        let mut ways: Vec<Way> = messages.iter().filter_map(|message| way(message, index)).collect();
         ways.sort_by_key(|way| way.attributes.iter().any(|(kind, _)| *kind == RTA_GATEWAY));
         Ok(ways)
     }
@@ -255,9 +217,11 @@ impl Route {
         let mut answer = Vec::new();
         let mut buffer = vec![0; 64 << 10];
         loop {
-            let n = match recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+            let n = match recvfrom::<NetlinkAddr>(self.0.as_raw_fd(), &mut buffer) {
                 Err(nix::errno::Errno::EINTR) => continue,
-                other => other?,
+                // Whoever is root in that network namespace, such as a container, can send to this socket as well.
+                Ok((_, Some(sender))) if sender.pid() != 0 => continue,
+                other => other?.0,
             };
             if take(buffer.get(..n).unwrap_or_default(), &mut answer)? {
                 return Ok(answer);
@@ -277,7 +241,11 @@ fn take(mut rest: &[u8], answer: &mut Vec<Message>) -> io::Result<bool> {
             NLMSG_DONE => return Ok(true),
             NLMSG_ERROR => {
                 let errno = word(body, 0).ok_or_else(bad)?.cast_signed();
-                return if errno == 0 { Ok(true) } else { Err(io::Error::from_raw_os_error(-errno)) };
+                return if errno == 0 {
+                    Ok(true)
+                } else {
+                    Err(io::Error::from_raw_os_error(errno.wrapping_neg()))
+                };
             }
             _ => answer.push((kind, body.to_vec())),
         }
@@ -287,6 +255,61 @@ fn take(mut rest: &[u8], answer: &mut Vec<Message>) -> io::Result<bool> {
         rest = rest.get(align(length)..).unwrap_or_default();
     }
     Ok(false)
+}
+
+fn link((kind, body): &Message) -> Option<Link> {
+    let (header, rest) = (*kind == RTM_NEWLINK).then(|| body.split_at_checked(LINK))??;
+    let name = attributes(rest).into_iter().find(|(kind, _)| *kind == IFLA_IFNAME)?.1;
+    let name = String::from_utf8_lossy(name.strip_suffix(b"\0").unwrap_or(name)).into_owned();
+    Some(Link { index: word(header, 4)?, name, up: word(header, 8)? & IFF_UP != 0 })
+}
+
+/// If it is one of that device.
+fn address((kind, body): &Message, index: u32) -> Option<Address> {
+    let (header, rest) = (*kind == RTM_NEWADDR).then(|| body.split_at_checked(ADDRESS))??;
+    let (&[family, prefix, flags, scope], _) = header.split_first_chunk::<4>()?;
+    let all = attributes(rest);
+    let long = all.iter().find(|(kind, _)| *kind == IFA_FLAGS).and_then(|(_, value)| word(value, 0));
+    let permanent = long.unwrap_or(flags.into()) & IFA_F_PERMANENT != 0;
+    if word(header, 4)? != index {
+        return None;
+    }
+    let known = [IFA_ADDRESS, IFA_LOCAL, IFA_LABEL, IFA_BROADCAST, IFA_CACHEINFO, IFA_FLAGS];
+    Some(Address { family, prefix, scope, permanent, attributes: owned(all, |kind| known.contains(&kind)) })
+}
+
+/// If it is one of those of the device that somebody has made.
+fn way((kind, body): &Message, index: u32) -> Option<Way> {
+    let (header, rest) = (*kind == RTM_NEWROUTE).then(|| body.split_first_chunk::<ROUTE>())??;
+    let all = attributes(rest);
+    let find = |wanted| all.iter().find(|(kind, _)| *kind == wanted).map(|(_, value)| *value);
+    let [family, _, _, _, _, protocol, ..] = *header;
+    let ip = [AddressFamily::Inet, AddressFamily::Inet6].iter().any(|ip| *ip as i32 == family.into());
+    let by_itself = protocol <= RTPROT_KERNEL || protocol == RTPROT_RA;
+    // Nexthop objects go with their device.
+    if !ip || by_itself || word(find(RTA_OIF)?, 0)? != index || find(RTA_NH_ID).is_some() {
+        return None;
+    }
+    let mut header = *header;
+    let flags = word(&header, 8)? & RTNH_F_ONLINK; // because the others are the state that it is in
+    header.get_mut(8..)?.copy_from_slice(&flags.to_ne_bytes());
+    Some(Way { header, attributes: owned(all, |kind| ![RTA_OIF, RTA_CACHEINFO].contains(&kind)) })
+}
+
+/// For integration/fuzz: a datagram of the kernel's, which a container may have sent after all.
+#[cfg(feature = "fuzz")]
+pub fn fuzz(bytes: &[u8]) {
+    let mut answer = Vec::new();
+    take(bytes, &mut answer).ok(); // because most bytes are none
+    for message in &answer {
+        let _: (Option<Link>, Option<Address>, Option<Way>) =
+            (link(message), address(message, 1), way(message, 1));
+    }
+    for (kind, value) in attributes(bytes) {
+        let mut again = Vec::new();
+        attribute(&mut again, kind, value);
+        assert_eq!(attributes(&again), [(kind, value)]);
+    }
 }
 
 fn link_header(index: u32, flags: u32, change: u32) -> Vec<u8> {
@@ -357,6 +380,9 @@ mod tests {
     #[test]
     fn cut_messages_end_nowhere_else() {
         assert!(take(&[200, 0, 0, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], &mut Vec::new()).is_err());
+        // The lowest number isn't the negative of any.
+        let lowest = [20, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x80];
+        assert!(take(&lowest, &mut Vec::new()).is_err());
         assert_eq!(attributes(&[9, 0, 1, 0, 1]), []);
         assert_eq!(attributes(&[5, 0, 1, 0, 7, 0, 0, 0]), [(1, &[7][..])]);
     }

@@ -41,10 +41,14 @@ pub fn set_scheduling(scheduling: &Scheduling) -> io::Result<()> {
 /// # Errors
 /// ENODEV where cores have one thread, EINVAL where the kernel can't.
 pub fn new_core_group() -> io::Result<()> {
-    const THREAD_GROUP: libc::c_int = 1;
+    // Of the width that prctl(2), being variadic, reads.
+    const CREATE: libc::c_ulong = libc::PR_SCHED_CORE_CREATE as libc::c_ulong;
+    const OURSELVES: libc::c_ulong = 0;
+    const THREAD_GROUP: libc::c_ulong = 1;
+    const NO_COOKIE: libc::c_ulong = 0;
+    let option = libc::PR_SCHED_CORE;
     // SAFETY: the last argument, where a cookie would go, is not used by this command and may be null.
-    check(unsafe { libc::prctl(libc::PR_SCHED_CORE, libc::PR_SCHED_CORE_CREATE, 0, THREAD_GROUP, 0) }.into())
-        .map(drop)
+    check(unsafe { libc::prctl(option, CREATE, OURSELVES, THREAD_GROUP, NO_COOKIE) }.into()).map(drop)
 }
 
 /// ioprio_set(2) on our process group: class 1 real-time, 2 best effort, 3 idle; priority 0 to 7.
