@@ -13,7 +13,8 @@ const TRAP: u32 = 0x0003_0000;
 const ERRNO: u32 = 0x0005_0000;
 const NOTIFY: u32 = 0x7fc0_0000;
 const TRACE: u32 = 0x7ff0_0000;
-const LOG: u32 = 0x7ffc_0000;
+/// Lets it through as well.
+pub(crate) const LOG: u32 = 0x7ffc_0000;
 
 /// What a program that tries a system call newer than the profile should see.
 pub(crate) const NO_SUCH_CALL: u32 = ERRNO | 38;

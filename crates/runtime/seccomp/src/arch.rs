@@ -101,9 +101,12 @@ fn block(targets: &[Target], audit: u32, rules: &Rules) -> Vec<Instruction> {
     if audit == TARGETS[0].1.audit {
         let killed = || vec![op(RETURN, 0, 0, KILL_THREAD)];
         let (x86_64, x32) = (tree(X86_64).unwrap_or_else(killed), tree(X32).unwrap_or_else(killed));
+        // -1 is no x32 number but what a tracer (proot, gVisor) makes of a call that is not to be done.
+        let none = [op(JUMP_EQUAL, 0, 1, u32::MAX), op(RETURN, 0, 0, rules.default)];
         block.push(op(JUMP_GREATER_EQUAL, 0, 1, X32_BIT));
         block.push(op(JUMP, 0, 0, length(&x86_64)));
         block.extend(x86_64);
+        block.extend(none);
         block.extend(x32);
     } else {
         block.extend(

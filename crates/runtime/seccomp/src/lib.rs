@@ -16,7 +16,8 @@
 //! - a rule with the default's action changes nothing;
 //! - of the rules for a system call, one without conditions wins over all with; the first, if there are several;
 //! - the conditions of a rule must all hold, but two on the same argument make it two rules;
-//! - on i386, allowing `socket` and its like also allows them through `socketcall` (and `semop` ... through `ipc`).
+//! - on i386, allowing `socket` and its like also allows them through `socketcall` (and `semop` ... through `ipc`). There
+//!   conditions can't be tested; libseccomp then tests others, here it's the stricter of the answers.
 //!
 //! ```
 //! use corten_seccomp::{Error, Options, compile};

@@ -144,8 +144,9 @@ impl Rules {
         decisions
     }
 
-    /// What is decided for `socket` holds for `socketcall` with the code of `socket` too. Not where it depends on
-    /// arguments: those are behind a pointer there, which a filter can't follow.
+    /// What is decided for `socket` holds for `socketcall` with the code of `socket` too. Where it depends on arguments those
+    /// are behind a pointer there, which a filter can't follow: then it's the stricter answer, the default's of an allow
+    /// list, the rule's of a deny list, or that could be got round.
     fn multiplexed<'a>(&'a self, decisions: &mut Decisions<'a>) {
         for (through, first, names) in MULTIPLEXED {
             let Ok(through) = SYSCALLS.binary_search_by_key(through, |(name, _)| name) else { continue };
@@ -153,8 +154,12 @@ impl Rules {
             for (code, name) in (u64::from(*first)..).zip(*names) {
                 let entry =
                     SYSCALLS.binary_search_by_key(name, |(name, _)| name).map(|index| &self.entries[index]);
-                if let Ok(Entry { always: Some(action), .. }) = entry {
-                    rules.push(Rule { conditions: vec![equals(0, code)], action: *action });
+                let Ok(entry) = entry else { continue };
+                let denied =
+                    || entry.rules.iter().map(|rule| rule.action).find(|action| !lets_through(*action));
+                let denied = || (!self.enosys).then(denied).flatten();
+                if let Some(action) = entry.always.or_else(denied) {
+                    rules.push(Rule { conditions: vec![equals(0, code)], action });
                 }
             }
             let number = u32::from(SYSCALLS[through].1[X86].unsigned_abs());
@@ -171,6 +176,10 @@ impl Rules {
             decisions.newest = decisions.newest.max(Some(number));
         }
     }
+}
+
+fn lets_through(action: u32) -> bool {
+    [action::ALLOW, action::LOG].contains(&action)
 }
 
 /// One rule; or one per condition if two are about the same argument.

@@ -70,6 +70,8 @@ fn only_the_native_architecture_if_none_is_named() {
     assert_eq!(answer(&program, X86_64, 0, &[]), ALLOW);
     assert_eq!(answer(&program, X86, 3, &[]), KILL);
     assert_eq!(answer(&program, X86_64, X32, &[]), KILL);
+    // What a tracer makes of a call that it doesn't want is none of x32's.
+    assert_eq!(answer(&program, X86_64, u32::MAX, &[]), ALLOW);
     assert_eq!(program.flags, 0);
 }
 
@@ -170,6 +172,24 @@ fn i386_sockets_through_socketcall() {
     assert_eq!(answer(&program, X86, 102, &[1]), ERRNO | 1); // socketcall(SYS_SOCKET)
     assert_eq!(answer(&program, X86, 117, &[1]), ALLOW); // ipc(SEMOP)
     assert_eq!(answer(&program, X86, 117, &[2]), ERRNO | 1);
+}
+
+#[test]
+fn a_deny_list_cannot_be_got_round_through_socketcall() {
+    let af_alg = json!([{"index": 0, "value": 38, "op": "SCMP_CMP_EQ"}]);
+    let rule = |action: &str| json!([{"names": ["socket"], "action": action, "args": af_alg}]);
+    let profile = |default: &str, rule: Value| {
+        compiled(json!({"defaultAction": default, "architectures": ["SCMP_ARCH_X86"], "syscalls": rule}))
+    };
+    // There the arguments are behind a pointer: it's the stricter answer.
+    let denied = profile("SCMP_ACT_ALLOW", rule("SCMP_ACT_ERRNO"));
+    assert_eq!(answer(&denied, X86, 359, &[38]), ERRNO | 1);
+    assert_eq!(answer(&denied, X86, 359, &[2]), ALLOW);
+    assert_eq!(answer(&denied, X86, 102, &[1]), ERRNO | 1);
+    assert_eq!(answer(&denied, X86, 102, &[2]), ALLOW); // bind
+    let allowed = profile("SCMP_ACT_ERRNO", rule("SCMP_ACT_ALLOW"));
+    assert_eq!(answer(&allowed, X86, 359, &[38]), ALLOW);
+    assert_eq!(answer(&allowed, X86, 102, &[1]), ERRNO | 1);
 }
 
 #[test]

@@ -3,10 +3,13 @@
 use corten_seccomp::Instruction;
 
 /// AUDIT_ARCH_X86_64.
+#[allow(dead_code, reason = "not every test names architectures")]
 pub(crate) const X86_64: u32 = 0xc000_003e;
 /// AUDIT_ARCH_I386.
+#[allow(dead_code, reason = "not every test names architectures")]
 pub(crate) const X86: u32 = 0x4000_0003;
 /// The mark of x32 numbers.
+#[allow(dead_code, reason = "not every test names architectures")]
 pub(crate) const X32: u32 = 0x4000_0000;
 
 /// Runs a filter on a system call; also counts the instructions.
