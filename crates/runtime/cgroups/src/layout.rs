@@ -3,8 +3,10 @@
 //! One statfs(2) settles a pure v2 machine; else one read of /proc/self/mountinfo tells everything.
 
 use std::{
+    ffi::OsString,
     fs,
     io::Read as _,
+    os::unix::ffi::OsStringExt,
     path::{Path, PathBuf},
 };
 
@@ -188,14 +190,28 @@ fn parse_line(line: &str) -> Option<Hierarchy> {
         "cgroup2" => true,
         _ => return None,
     };
-    let mount = mount.split(' ').nth(4)?;
-    if !Path::new(mount).starts_with(ROOT) {
+    let mount = unescape(mount.split(' ').nth(4)?);
+    if !mount.starts_with(ROOT) {
         return None;
     }
     let controllers =
         if v2 { Controllers::all() } else { Controllers::parse(filesystem.nth(1).unwrap_or_default()) };
     // An empty set is a hierarchy of something that we know nothing of (and can't set limits for).
-    (!controllers.is_empty()).then(|| Hierarchy { mount: mount.into(), controllers, v2 })
+    (!controllers.is_empty()).then(|| Hierarchy { mount, controllers, v2 })
+}
+
+/// `a\040b` is "a b": white space and the backslash itself are written so (proc_pid_mounts(5)).
+fn unescape(path: &str) -> PathBuf {
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let digits =
+            (*first == b'\\').then(|| after.get(..3)).flatten().and_then(|d| std::str::from_utf8(d).ok());
+        let byte = digits.and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        rest = if byte.is_some() { after.get(3..).unwrap_or_default() } else { after };
+        bytes.push(byte.unwrap_or(*first));
+    }
+    OsString::from_vec(bytes).into()
 }
 
 #[cfg(test)]
@@ -210,6 +226,7 @@ mod tests {
 32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:2 - cgroup cgroup rw,cpu,cpuacct
 35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory
 40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,xattr,release_agent=/x,name=systemd
+41 31 0:39 / /sys/fs/cgroup/of\\040pids rw,relatime - cgroup cgroup rw,pids
 50 31 0:32 / /sys/fs/cgroup/again rw,relatime - cgroup cgroup rw,memory
 51 31 0:32 / /elsewhere rw,relatime - cgroup cgroup rw,pids
 ";
@@ -231,6 +248,7 @@ mod tests {
                 ("/sys/fs/cgroup/cpu,cpuacct", false, "cpu,cpuacct".to_owned()),
                 ("/sys/fs/cgroup/memory", false, "memory".to_owned()),
                 ("/sys/fs/cgroup/systemd", false, "systemd".to_owned()),
+                ("/sys/fs/cgroup/of pids", false, "pids".to_owned()),
                 ("/sys/fs/cgroup/unified", true, String::new()),
             ]
         );

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::value::Value;
+use super::value::{Value, is_type};
 use crate::{Error, Result};
 
 const PREFIX: &str = "org.systemd.property.";
@@ -53,10 +53,15 @@ fn microseconds(value: &Value) -> Option<u64> {
 }
 
 /// The value that a text stands for.
-fn parse(text: &str) -> Option<Value> {
+pub(crate) fn parse(text: &str) -> Option<Value> {
     let mut parser = Parser { rest: text.trim_start() };
     let value = parser.value(None, 0)?;
-    parser.rest.trim().is_empty().then_some(value)
+    (parser.rest.trim().is_empty() && is_short(&value)).then_some(value)
+}
+
+/// Whether its signature can be said in a message, which has a byte for the length.
+fn is_short(value: &Value) -> bool {
+    u8::try_from(value.signature().len()).is_ok()
 }
 
 struct Parser<'a> {
@@ -95,14 +100,17 @@ impl Parser<'_> {
                 let end = self.rest.find(char::is_whitespace)?;
                 let signature = self.rest.get(1..end)?.to_owned();
                 self.rest = self.rest.get(end..)?;
-                self.value(Some(&signature), depth + 1)
+                is_type(&signature).then(|| self.value(Some(&signature), depth + 1))?
             }
-            '[' => self.array(wanted.and_then(|wanted| wanted.strip_prefix('a')), depth),
+            '[' => {
+                let element = wanted.map(|wanted| wanted.strip_prefix('a'));
+                self.array(element.map_or(Some(None), |element| element.map(Some))?, depth)
+            }
             '(' => self.structure(depth),
             '<' => {
                 self.eat("<");
                 let value = self.value(None, depth + 1)?;
-                self.eat(">").then(|| value.variant())
+                (self.eat(">") && is_short(&value)).then(|| value.variant())
             }
             '\'' | '"' => {
                 let text = self.string()?;
@@ -253,6 +261,10 @@ mod tests {
         }
         for bad in [
             "",
+            "@aM} []",
+            "@y [1]",
+            "@() ()",
+            &format!("({})", "1,".repeat(300)),
             "[]",
             "'a",
             "5 6",

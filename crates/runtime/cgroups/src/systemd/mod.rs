@@ -26,6 +26,27 @@ use message::Kind;
 use name::Name;
 use value::Value;
 
+/// For integration/fuzz: whatever is understood can be said again.
+#[cfg(feature = "fuzz")]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let same = |value: &Value| {
+        let (mut encoded, mut again) = (Vec::new(), Vec::new());
+        value.encode(&mut encoded);
+        let values = value::Reader::new(&encoded, false).values(&value.signature());
+        values.iter().flatten().for_each(|value| value.encode(&mut again));
+        assert!(encoded == again, "{value:?} isn't what it was");
+    };
+    if let Ok(Some((message, length))) = message::parse(bytes) {
+        assert!(message::parse(&bytes[..length - 1]) == Ok(None), "a part of a message is one");
+        message.arguments.iter().for_each(same);
+    }
+    let text = String::from_utf8_lossy(bytes);
+    gvariant::parse(&text).iter().for_each(same);
+    if let Ok(name) = Name::parse(&text, "id", "system.slice") {
+        assert!(name.place().is_relative(), "{name:?}");
+    }
+}
+
 /// How long systemd may take to start or stop a unit.
 const PATIENCE: Duration = Duration::from_secs(30);
 

@@ -169,7 +169,7 @@ impl<'a> Reader<'a> {
         let mut values = Vec::new();
         while !rest.is_empty() {
             let (one, after) = split(rest)?;
-            values.push(self.value(one, 0)?);
+            values.push(is_type(one).then(|| self.value(one, 0))??);
             rest = after;
         }
         Some(values)
@@ -194,7 +194,7 @@ impl<'a> Reader<'a> {
             b'g' => Value::Signature(self.text::<1>()?),
             b'v' => {
                 let inner = self.text::<1>()?;
-                self.value(&inner, depth + 1)?.variant()
+                is_type(&inner).then(|| self.value(&inner, depth + 1))??.variant()
             }
             b'a' => {
                 let element = signature.get(1..)?;
@@ -266,6 +266,39 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Whether a signature is of exactly one value, and one that there is.
+pub(crate) fn is_type(signature: &str) -> bool {
+    after_type(signature, 0) == Some("")
+}
+
+fn after_type(signature: &str, depth: u32) -> Option<&str> {
+    if depth > 32 {
+        return None;
+    }
+    let (kind, rest) = signature.split_at_checked(1)?;
+    let after_fields = |mut rest, end| {
+        let mut count = 0;
+        loop {
+            if let Some(after) = str::strip_prefix(rest, end) {
+                return Some((after, count));
+            }
+            rest = after_type(rest, depth + 1)?;
+            count += 1;
+        }
+    };
+    match kind {
+        "a" => match rest.strip_prefix('{') {
+            Some(fields) => {
+                after_fields(fields, '}').filter(|(_, count)| *count == 2).map(|(after, _)| after)
+            }
+            None => after_type(rest, depth + 1),
+        },
+        // There is none without fields: an array of them would have no end, as they take no bytes.
+        "(" => after_fields(rest, ')').filter(|(_, count)| *count > 0).map(|(after, _)| after),
+        basic => "ybnqiuxtdsoghv".contains(basic).then_some(rest),
+    }
+}
+
 /// Splits the first complete type off a signature.
 fn split(signature: &str) -> Option<(&str, &str)> {
     let mut depth = 0_u32;
@@ -286,6 +319,22 @@ fn split(signature: &str) -> Option<(&str, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn types() {
+        for good in ["y", "as", "(yv)", "a(yv)", "a{sv}", "aa{s(iu)}", "v"] {
+            assert!(is_type(good), "{good}");
+        }
+        for bad in
+            ["", "a", "M", "aM}", "()", "a()", "(y", "y)", "{sv}", "a{s}", "a{svv}", "yy", &"a".repeat(100)]
+        {
+            assert!(!is_type(bad), "{bad}");
+        }
+        // This has no end if it is believed.
+        assert!(
+            Reader::new(&[8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], false).values("a()").is_none()
+        );
+    }
 
     #[test]
     fn what_is_written_can_be_read() {
