@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::build::host;
 use crate::run::{root, run};
+use crate::setup;
 
 /// Coverage as libFuzzer reads it.
 const FLAGS: [&str; 8] = [
@@ -29,6 +30,9 @@ pub(crate) fn fuzz(target: &str, seconds: Option<&str>) -> Result<()> {
     let corpus = root().join("integration/fuzz/corpus").join(target);
     if !corpus.is_dir() {
         bail!("there's no target {target:?}: see integration/fuzz/corpus");
+    }
+    if Command::new("c++").arg("--version").stdout(Stdio::null()).status().is_err() {
+        setup::install(&setup::FUZZ)?;
     }
     let (host, out) = (host()?, root().join("target/fuzz"));
     let found = out.join("corpus").join(target);

@@ -23,6 +23,9 @@ pub(crate) const QUICKSTART: [&str; 6] = [
 pub(crate) const TESTS: [&str; 9] =
     ["runc", "crun", "criu", "apache2-utils", "libseccomp-dev", "procps", "attr", "uidmap", "e2fsprogs"];
 
+/// What libFuzzer is built with.
+pub(crate) const FUZZ: [&str; 1] = ["g++"];
+
 /// What the tests with real engines need.
 pub(crate) const INTEROP: [&str; 7] =
     ["containerd", "podman", "docker.io", "runc", "criu", "docker-registry", "busybox-static"];

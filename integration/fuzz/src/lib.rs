@@ -11,11 +11,16 @@ mod wire;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 15] = [
     ("config", corten_container::fuzz::config),
     ("process", corten_container::fuzz::process),
     ("last-words", corten_container::fuzz::last_words),
+    ("record", corten_container::fuzz::record),
+    ("criu", corten_container::fuzz::criu),
+    ("netlink", corten_sys::netlink::fuzz),
     ("seccomp", filter::seccomp),
+    ("seccomp-rules", filter::rules),
+    ("systemd", corten_cgroups::fuzz::systemd),
     ("cgroup-files", corten_cgroups::fuzz::files),
     ("proc-files", corten_shim::fuzz::proc_files),
     ("shim-requests", corten_shim::fuzz::requests),

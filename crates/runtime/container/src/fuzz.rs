@@ -3,10 +3,13 @@
 use std::path::Path;
 
 use oci_spec::runtime::{Process, Spec};
+use prost::Message as _;
 
 use crate::{
+    criu::{rpc::Response, session::refusal},
     filter,
     plan::{self, Circumstances, Plan},
+    record,
     spawn::sync::{decode_failure, encode_failure},
 };
 
@@ -43,4 +46,23 @@ pub fn last_words(bytes: &[u8]) {
     let said = decode_failure(bytes);
     let again = decode_failure(&encode_failure(&said));
     assert_eq!(said.to_string(), again.to_string(), "words are lost on their way");
+}
+
+/// A container's record, which another version of the runtime may have written.
+pub fn record(bytes: &[u8]) {
+    let Ok((record, end)) = record::parse(bytes) else { return };
+    let mut text = serde_json::to_vec(&record).expect("it was JSON");
+    let (again, _) = record::parse(&text).expect("what was written can be read");
+    let mut again = serde_json::to_vec(&again).expect("it was JSON");
+    // Sets of capabilities come in any order.
+    text.sort_unstable();
+    again.sort_unstable();
+    assert!(again == text, "a record is lost on its way");
+    filter::from_bytes(bytes.get(end + 1..).unwrap_or_default());
+}
+
+/// What criu says.
+pub fn criu(bytes: &[u8]) {
+    let Ok(response) = Response::decode(bytes) else { return };
+    assert!(!refusal(&response).is_empty());
 }

@@ -213,10 +213,7 @@ impl Home {
             }
             other => other.map_err(|e| self.record_error("read", e))?,
         };
-        // JSON has no newline inside of strings, and we write none elsewhere.
-        let end = bytes.iter().position(|&b| b == b'\n').unwrap_or(bytes.len());
-        let record: Record = serde_json::from_slice(bytes.get(..end).unwrap_or_default())
-            .map_err(|e| self.record_error("read", e))?;
+        let (record, end) = parse(&bytes).map_err(|e| self.record_error("read", e))?;
         if record.version > VERSION {
             let found = format!("it has version {}, this corten knows {VERSION}", record.version);
             return Err(self.record_error("read", found));
@@ -358,6 +355,13 @@ fn validate_id(id: &str) -> Result<()> {
         return Ok(());
     };
     Err(Error::InvalidId { id: id.to_owned(), reason })
+}
+
+/// The record at the beginning of a file, and where it ends.
+pub(crate) fn parse(bytes: &[u8]) -> serde_json::Result<(Record, usize)> {
+    // JSON has no newline inside of strings, and we write none elsewhere.
+    let end = bytes.iter().position(|&b| b == b'\n').unwrap_or(bytes.len());
+    Ok((serde_json::from_slice(bytes.get(..end).unwrap_or_default())?, end))
 }
 
 #[cfg(test)]

@@ -143,7 +143,7 @@ impl Session {
 }
 
 /// Why criu says that it failed.
-fn refusal(response: &Response) -> String {
+pub(crate) fn refusal(response: &Response) -> String {
     match (&response.message, response.errno.filter(|errno| *errno != 0)) {
         (Some(message), _) if !message.trim().is_empty() => message.trim().to_owned(),
         (_, Some(errno)) => io::Error::from_raw_os_error(errno).to_string(),

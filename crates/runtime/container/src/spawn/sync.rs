@@ -188,6 +188,7 @@ pub(crate) fn encode_failure(error: &Error) -> Vec<u8> {
 /// The way back of [`encode_failure`].
 pub(crate) fn decode_failure(bytes: &[u8]) -> Error {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let unknown = || Error::Init { message: "sent an unknown message".to_owned(), errno: 0 };
     match bytes.split_first() {
         Some((&NO_PROGRAM, rest)) => {
             let mut parts = rest.splitn(2, |&b| b == 0);
@@ -198,14 +199,18 @@ pub(crate) fn decode_failure(bytes: &[u8]) -> Error {
             let mut parts = rest.splitn(4, |&b| b == 0).map(text);
             let mut next = || parts.next().unwrap_or_default();
             let (kind, index, path, reason) = (next(), next(), next(), next());
-            let kind = HOOKS.into_iter().find(|known| *known == kind).unwrap_or("of init");
-            Error::Hook { kind, index: index.parse().unwrap_or_default(), path: path.into(), reason }
+            match HOOKS.into_iter().find(|known| *known == kind) {
+                Some(kind) => {
+                    Error::Hook { kind, index: index.parse().unwrap_or_default(), path: path.into(), reason }
+                }
+                None => unknown(),
+            }
         }
         Some((&FAILED, rest)) if rest.len() >= 4 => {
             let (errno, message) = rest.split_at(4);
             Error::Init { message: text(message), errno: errno.try_into().map_or(0, i32::from_ne_bytes) }
         }
-        _ => Error::Init { message: "sent an unknown message".to_owned(), errno: 0 },
+        _ => unknown(),
     }
 }
 
