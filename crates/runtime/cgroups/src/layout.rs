@@ -197,7 +197,7 @@ fn parse_line(line: &str) -> Option<Hierarchy> {
     let controllers =
         if v2 { Controllers::all() } else { Controllers::parse(filesystem.nth(1).unwrap_or_default()) };
     // An empty set is a hierarchy of something that we know nothing of (and can't set limits for).
-    (!controllers.is_empty()).then(|| Hierarchy { mount, controllers, v2 })
+    (!controllers.is_empty()).then_some(Hierarchy { mount, controllers, v2 })
 }
 
 /// `a\040b` is "a b": white space and the backslash itself are written so (proc_pid_mounts(5)).
