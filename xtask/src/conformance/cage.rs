@@ -25,10 +25,22 @@ while [ $left -gt 0 ]; do
 done
 "#;
 
+/// contest gives options after the id, which crun doesn't take.
+const ID_LAST: &str = r#"left=$#; before=; id=
+while [ $left -gt 0 ]; do
+    word=$1; shift; left=$((left - 1))
+    case $before-$word in create--*) ;; create-*) id=$word; before=; continue ;; esac
+    before=$word; set -- "$@" "$word"
+done
+[ -z "$id" ] || set -- "$@" "$id"
+"#;
+
 /// A cgroup in each hierarchy, and a directory for scripts.
 #[derive(Debug)]
 pub(super) struct Cage {
     cgroups: Vec<PathBuf>,
+    /// One that a test of crun's makes outside, unless there already was one of that name.
+    stray: Option<PathBuf>,
     dir: PathBuf,
 }
 
@@ -39,7 +51,11 @@ impl Cage {
         let dir = std::env::temp_dir().join(&name);
         fs::create_dir_all(&dir).with_context(|| format!("can't make {}", dir.display()))?;
         let mut cgroups = Vec::new();
+        let mut stray = None;
         for hierarchy in hierarchies()? {
+            if hierarchy.ends_with("freezer") {
+                stray = Some(hierarchy.join("frozen")).filter(|path| !path.exists());
+            }
             let cgroup = hierarchy.join(&name);
             fs::create_dir_all(&cgroup).with_context(|| format!("can't make {}", cgroup.display()))?;
             // A new cpuset has no CPUs; on v2 and elsewhere there is no such file.
@@ -50,7 +66,7 @@ impl Cage {
             }
             cgroups.push(cgroup);
         }
-        Ok(Self { cgroups, dir })
+        Ok(Self { cgroups, stray, dir })
     }
 
     /// A program that runs `binary`, which suites know as `name`.
@@ -71,7 +87,7 @@ for word; do
     [ ! -f "$word/config.json" ] ||
         sed -i 's/"ociVersion": *"1.[0-9.]*"/"ociVersion":"1.0.2"/' "$word/config.json"
 done
-grep -q . {controllers} || exec {run} "$@"
+{ID_LAST}grep -q . {controllers} || exec {run} "$@"
 exec unshare -m --propagation unchanged sh -c '{hide} && exec {run} "$@"' crun "$@"
 "#
         );
@@ -86,6 +102,15 @@ exec unshare -m --propagation unchanged sh -c '{hide} && exec {run} "$@"' crun "
         fs::write(&script, format!("#!/bin/sh\n{CRUN_OPTIONS}exec {} \"$@\"\n", runtime.display()))?;
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
         Ok(script)
+    }
+
+    /// A directory of Python modules for crun's tests, to come first in PYTHONPATH.
+    pub(super) fn python(&self) -> Result<PathBuf> {
+        let dir = self.dir.join("python");
+        fs::create_dir_all(&dir)?;
+        fs::write(dir.join("libmount.py"), include_str!("libmount.py"))?;
+        fs::write(dir.join("sitecustomize.py"), include_str!("sitecustomize.py"))?;
+        Ok(dir)
     }
 
     /// Runs `program` inside for `deadline` at most, and yields what it has printed and whether it succeeded. What it
@@ -127,7 +152,7 @@ exec unshare -m --propagation unchanged sh -c '{hide} && exec {run} "$@"' crun "
     /// Removes the cgroups with all that suites have left in them.
     pub(super) fn remove(self) -> Result<()> {
         self.kill_all();
-        for cgroup in &self.cgroups {
+        for cgroup in self.cgroups.iter().chain(&self.stray) {
             for dir in below(cgroup).iter().rev() {
                 let start = Instant::now();
                 while fs::remove_dir(dir).is_err() && dir.exists() && start.elapsed() < Duration::from_secs(5)
@@ -140,7 +165,7 @@ exec unshare -m --propagation unchanged sh -c '{hide} && exec {run} "$@"' crun "
     }
 
     fn kill_all(&self) {
-        for cgroup in self.cgroups.iter().flat_map(|cgroup| below(cgroup)) {
+        for cgroup in self.cgroups.iter().chain(&self.stray).flat_map(|cgroup| below(cgroup)) {
             fs::write(cgroup.join("freezer.state"), "THAWED").ok(); // because only one hierarchy has it
             for pid in fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default().lines() {
                 if let Ok(pid) = pid.parse() {

@@ -83,7 +83,7 @@ impl Suite {
             if !filter.is_empty() && !filter.iter().any(|word| part.contains(word)) {
                 continue;
             }
-            let mut command = self.command(checkout, runtime, &part);
+            let mut command = self.command(checkout, runtime, cage, &part)?;
             let (text, ended_well) = cage.run(command.current_dir(checkout), DEADLINE)?;
             let found = match self {
                 Self::RuntimeTools => vec![(part.clone(), program(&text, ended_well))],
@@ -126,8 +126,8 @@ impl Suite {
         Ok(names)
     }
 
-    fn command(self, checkout: &Path, runtime: &Path, part: &str) -> Command {
-        match self {
+    fn command(self, checkout: &Path, runtime: &Path, cage: &Cage, part: &str) -> Result<Command> {
+        Ok(match self {
             Self::RuntimeTools => {
                 let mut command = Command::new(program_path(checkout, part));
                 command.env("RUNTIME", runtime);
@@ -144,9 +144,10 @@ impl Suite {
                 command.arg(format!("tests/test_{part}.py"));
                 command.env("OCI_RUNTIME", runtime).env("INIT", checkout.join("tests/init"));
                 command.env("PYTHONUNBUFFERED", "1"); // what was done before a deadline counts
+                command.env("PYTHONPATH", cage.python()?);
                 command
             }
-        }
+        })
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
     filter,
     foreground::Foreground,
     pid_file,
-    plan::{self, Circumstances, ProcessPlan},
+    plan::{self, Circumstances, ProcessPlan, annotations::KEEP_GROUPS},
     privilege::{in_user_namespace, is_unprivileged, may_set_groups},
     query::Now,
     record::Record,
@@ -61,8 +61,9 @@ impl Runtime {
         Failpoint::ExecLoaded.pass()?;
         let problems = |problems| Error::Config { bundle: now.record.bundle.clone(), problems };
         let circumstances = Circumstances { listen_fds: listen_fds(), ..Circumstances::default() };
-        let plan = plan::exec(&with_affinity(&options.process, &now.record.process), circumstances)
+        let mut plan = plan::exec(&with_affinity(&options.process, &now.record.process), circumstances)
             .map_err(problems)?;
+        plan.keep_groups = now.record.annotations.contains_key(KEEP_GROUPS);
         support::process(&plan)?;
         let result = spawn(&now, target, &plan, options, keep).and_then(|(child, ours)| {
             let pid = child.pid;

@@ -19,7 +19,9 @@ pub(crate) struct Filter {
 /// Compiles the plan's profile, if it has one.
 pub(crate) fn compile(plan: &Plan) -> Result<Option<Filter>> {
     let Some(profile) = &plan.seccomp else { return Ok(None) };
-    let program = compile_profile(profile, Options::default()).map_err(|e| Error::Seccomp(e.into()))?;
+    let program =
+        compile_profile(profile, Options { fail_unknown: plan.strict_seccomp, ..Options::default() })
+            .map_err(|e| Error::Seccomp(e.into()))?;
     let agent = program.notify.then(|| agent(profile)).transpose()?;
     for warning in &program.warnings {
         tracing::debug!("linux.seccomp: {warning}");

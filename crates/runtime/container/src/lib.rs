@@ -66,6 +66,7 @@ mod checkpoint;
 mod container;
 mod create;
 mod criu;
+mod default_ids;
 mod delete;
 mod descriptors;
 mod error;

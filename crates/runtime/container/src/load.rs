@@ -5,7 +5,7 @@ use std::fs;
 use corten_bundle::Bundle;
 
 use crate::{
-    CreateOptions, Error, Result,
+    CreateOptions, Error, Result, default_ids,
     descriptors::listen_fds,
     plan::{Circumstances, Plan},
     privilege::{in_user_namespace, is_unprivileged},
@@ -13,8 +13,9 @@ use crate::{
 
 /// Loads the bundle and plans, or tells everything that's wrong with it.
 pub(crate) fn load(options: &CreateOptions) -> Result<(Bundle, Plan)> {
-    let bundle = Bundle::load(&options.bundle)
+    let mut bundle = Bundle::load(&options.bundle)
         .map_err(|e| Error::Bundle { path: options.bundle.clone(), source: e.into() })?;
+    default_ids::complete(&mut bundle.spec);
     let circumstances = Circumstances {
         listen_fds: listen_fds(),
         unprivileged: is_unprivileged(),

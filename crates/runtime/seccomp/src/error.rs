@@ -32,6 +32,14 @@ pub enum Error {
         /// The index asked for.
         index: usize,
     },
+    /// A name that isn't known, where [`Options::fail_unknown`](crate::Options::fail_unknown) is set.
+    #[error("linux.seccomp.syscalls[{rule}].names: unknown system call {name:?}")]
+    Unknown {
+        /// Index of the rule.
+        rule: usize,
+        /// The name.
+        name: String,
+    },
     /// NOTIFY can't be the default: the write(2) that hands over the listener would wait for itself.
     #[error("linux.seccomp{at}: SCMP_ACT_NOTIFY is not allowed here, the container could never be started")]
     Notify {

@@ -66,11 +66,13 @@ pub struct Program {
 pub struct Options {
     /// The machine's own architecture, always part of the filter.
     pub native: Arch,
+    /// Whether a name that is no system call of any architecture is an error, and not a warning.
+    pub fail_unknown: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { native: Arch::ScmpArchNative }
+        Self { native: Arch::ScmpArchNative, fail_unknown: false }
     }
 }
 
@@ -86,6 +88,11 @@ pub fn compile(profile: &LinuxSeccomp, options: Options) -> Result<Program, Erro
         && profile.listener_metadata().as_ref().is_some_and(|m| !m.is_empty())
     {
         return Err(Error::Metadata);
+    }
+    if options.fail_unknown
+        && let Some((rule, name)) = rules::unknown(profile)
+    {
+        return Err(Error::Unknown { rule, name: name.to_owned() });
     }
     let mut warnings = Vec::new();
     let targets =

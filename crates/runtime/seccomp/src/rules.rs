@@ -73,6 +73,14 @@ pub(crate) struct Decisions<'a> {
     pub(crate) newest: Option<u32>,
 }
 
+/// The first name that isn't known, and its rule's index.
+pub(crate) fn unknown(profile: &LinuxSeccomp) -> Option<(usize, &str)> {
+    let rules = profile.syscalls().as_deref().unwrap_or_default().iter().enumerate();
+    let mut names =
+        rules.flat_map(|(index, rule)| rule.names().iter().map(move |name| (index, name.as_str())));
+    names.find(|(_, name)| SYSCALLS.binary_search_by_key(name, |(known, _)| known).is_err())
+}
+
 impl Rules {
     pub(crate) fn read(profile: &LinuxSeccomp, warnings: &mut Vec<String>) -> Result<Self, Error> {
         if profile.default_action() == LinuxSeccompAction::ScmpActNotify {

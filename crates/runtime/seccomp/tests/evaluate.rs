@@ -16,7 +16,7 @@ fn profile(json: Value) -> LinuxSeccomp {
 }
 
 fn try_compile(json: Value) -> Result<Program, Error> {
-    compile(&profile(json), Options { native: Arch::ScmpArchX86_64 })
+    compile(&profile(json), Options { native: Arch::ScmpArchX86_64, ..Options::default() })
 }
 
 fn compiled(json: Value) -> Program {

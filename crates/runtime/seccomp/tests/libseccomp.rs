@@ -181,7 +181,9 @@ const AARCH64: u32 = 0xc000_00b7;
 
 fn compare(name: &str, profile: &LinuxSeccomp, helper: &Path) {
     let (theirs, unknown) = reference(profile, helper);
-    let ours = compile(profile, Options { native: Arch::ScmpArchX86_64 }).expect("compiles").filter;
+    let ours = compile(profile, Options { native: Arch::ScmpArchX86_64, ..Options::default() })
+        .expect("compiles")
+        .filter;
     let known = without_unknown(profile, &unknown);
     let values = values(profile);
     let newest = 450;

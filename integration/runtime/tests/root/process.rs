@@ -1,7 +1,7 @@
 //! The `process` section: who the program is and what it gets.
 
 use anyhow::{Result, ensure};
-use integration_support::run;
+use integration_support::{Bundle, Kind, require_program, run};
 use serde_json::json;
 
 use crate::{T, has, lacks, value};
@@ -11,6 +11,7 @@ crate::each_runtime!(
     cwd,
     a_missing_cwd_is_made,
     user_and_groups,
+    groups_of_the_caller_may_be_kept,
     umask,
     rlimits,
     oom_score_adj,
@@ -55,10 +56,36 @@ fn user_and_groups(t: &T<'_>) -> Result<()> {
     Ok(())
 }
 
+/// podman's `--group-add keep-groups`, by crun's annotation: for the container's process and for exec.
+fn groups_of_the_caller_may_be_kept(t: &T<'_>) -> Result<()> {
+    if t.differs(Kind::Runc, "runc doesn't know the annotation") || !require_program("setpriv") {
+        return Ok(());
+    }
+    let with_group = |inner: &std::process::Command| {
+        let mut command = std::process::Command::new("setpriv");
+        command.args(["--groups", "4321", "--"]).arg(inner.get_program()).args(inner.get_args());
+        command
+    };
+    let kept = json!({"run.oci.keep_original_groups": "1"});
+    for (name, annotations, expected) in [("kept", kept.clone(), true), ("left", json!({}), false)] {
+        let bundle = Bundle::workload(t.scope, name, &["id"]).set("/annotations", annotations).write()?;
+        let mut command = t.rt.command();
+        command.arg("run").arg("--bundle").arg(bundle.dir()).arg(bundle.id());
+        let out = run(&mut with_group(&command))?.ok()?.stdout;
+        ensure!(value(&out, "groups")?.contains("4321") == expected, "{name}: {out}");
+    }
+    let container = t.start(t.sh("sleep 100000").set("/annotations", kept))?;
+    let mut command = t.rt.command();
+    command.args(["exec", container.id(), "/bin/busybox", "id", "-G"]);
+    let out = run(&mut with_group(&command))?.ok()?.stdout;
+    has(&out, "4321")?;
+    container.delete(&["--force"])
+}
+
 fn umask(t: &T<'_>) -> Result<()> {
     let out = t.out(t.workload(&["id"]).set("/process/user/umask", json!(0o027)))?;
     ensure!(value(&out, "umask")? == "0027", "{out}");
-    let default = integration_support::Bundle::workload(t.scope, "default", &["id"]);
+    let default = Bundle::workload(t.scope, "default", &["id"]);
     let out = t.out(default)?;
     ensure!(value(&out, "umask")? == "0022", "{out}");
     Ok(())

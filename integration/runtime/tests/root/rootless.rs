@@ -16,6 +16,7 @@ crate::each_runtime!(
     a_whole_life_with_exec,
     limits_without_a_cgroup_are_refused,
     more_ids_by_newuidmap,
+    without_mappings_those_of_subuid,
     ids_that_are_not_ours_are_refused,
     without_a_user_namespace_it_is_refused,
 );
@@ -197,6 +198,26 @@ fn more_ids_by_newuidmap(t: &T<'_>) -> Result<()> {
     ensure!(words.starts_with(&["0", "65534", "1", "1", "100000", "5000", "allow", "0"]), "{finished:?}");
     ensure!(words.ends_with(&["given"]), "{finished:?}");
     ensure!(t.rt.kind() == Kind::Runc || words.contains(&"20"), "{finished:?}");
+    Ok(())
+}
+
+/// As crun: who has a user namespace without mappings gets all ids that there are for him.
+fn without_mappings_those_of_subuid(t: &T<'_>) -> Result<()> {
+    if t.differs(Kind::Runc, "runc refuses it") || !require_program("newuidmap") {
+        return Ok(());
+    }
+    let Some(nobody) = Rootless::new(t, "cat /proc/self/uid_map /proc/self/gid_map")? else { return Ok(()) };
+    nobody.edit(|config| {
+        let linux = config["linux"].as_object_mut().expect("linux is an object");
+        linux.remove("uidMappings");
+        linux.remove("gidMappings");
+    })?;
+    let dir = nobody.bundle.dir().to_string_lossy().into_owned();
+    let command = nobody.command(&["run", "--bundle", &dir, nobody.bundle.id()]);
+    let finished = with_subordinate_ids(t, &command)?.ok()?;
+    let map = ["0", "65534", "1", "1", "100000", "5000"];
+    let words: Vec<_> = finished.stdout.split_whitespace().collect();
+    ensure!(words == [map, map].concat(), "{finished:?}");
     Ok(())
 }
 

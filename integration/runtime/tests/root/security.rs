@@ -19,6 +19,8 @@ crate::each_runtime!(
     seccomp_kill,
     seccomp_arguments,
     seccomp_with_unknown_syscalls,
+    seccomp_with_unknown_syscalls_may_be_an_error,
+    seccomp_that_refuses_getcwd,
     seccomp_without_new_privileges_as_user,
     seccomp_profile_from_before_faccessat2,
     masked_paths,
@@ -143,6 +145,33 @@ fn seccomp_with_unknown_syscalls(t: &T<'_>) -> Result<()> {
     let rule = json!([{"names": ["from_the_future", "mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]);
     let out = t.out(t.workload(&["all", "mkdir", "/tmp/x"]).set("/linux/seccomp", profile(rule)))?;
     has(&out, "mkdir: EPERM")
+}
+
+/// An annotation of crun's.
+fn seccomp_with_unknown_syscalls_may_be_an_error(t: &T<'_>) -> Result<()> {
+    if t.differs(integration_support::Kind::Runc, "runc doesn't know the annotation") {
+        return Ok(());
+    }
+    let rule = json!([{"names": ["mkdir", "from_the_future"], "action": "SCMP_ACT_ERRNO"}]);
+    let bundle = t.workload(&["exit", "0"]).set("/linux/seccomp", profile(rule));
+    let said = t.refused(bundle.set("/annotations", json!({"run.oci.seccomp_fail_unknown_syscall": "1"})))?;
+    has(&said, "from_the_future")
+}
+
+/// Whether the working directory is the container's (CVE-2024-21626) is seen before a filter may refuse to tell.
+fn seccomp_that_refuses_getcwd(t: &T<'_>) -> Result<()> {
+    if t.differs(integration_support::Kind::Runc, "runc asks for the working directory after the filter") {
+        return Ok(());
+    }
+    let rule = json!([{"names": ["getcwd", "readlink", "readlinkat"], "action": "SCMP_ACT_ERRNO"}]);
+    for (name, privileges) in [("without", json!(false)), ("with", json!(true))] {
+        let bundle = Bundle::workload(t.scope, name, &["all", "echo", "here", ",", "caps"]);
+        let bundle = bundle.set("/linux/seccomp", profile(rule.clone())).set("/process/cwd", json!("/tmp"));
+        let out = t.out(bundle.set("/process/noNewPrivileges", privileges))?;
+        has(&out, "here")?;
+        ensure!(value(&out, "Seccomp")? == "2", "{out}");
+    }
+    Ok(())
 }
 
 /// Profiles that are older than a system call refuse it, also to the runtime that looks for the program.

@@ -18,6 +18,7 @@ crate::each_runtime!(
     joined_by_path,
     exec_joins_it,
     a_range_that_overlaps_is_refused,
+    without_mappings_it_has_the_callers_id,
 );
 
 /// Kubernetes' way: a range of 65536 ids.
@@ -118,6 +119,29 @@ fn a_range_that_overlaps_is_refused(t: &T<'_>) -> Result<()> {
     let said = t.refused(with_maps(t.workload(&["exit", "0"]), &maps))?;
     if t.rt.kind() == Kind::Corten {
         has(&said, "overlap")?;
+    }
+    Ok(())
+}
+
+fn without_mappings_it_has_the_callers_id(t: &T<'_>) -> Result<()> {
+    if t.differs(Kind::Runc, "runc refuses it") {
+        return Ok(());
+    }
+    // What /etc/subuid has for root, if it has, comes after that.
+    let bundle = t
+        .sh("id -u; cat /proc/self/uid_map /proc/self/gid_map")
+        .without("/process/user/additionalGids")
+        .push("/linux/namespaces", json!({"type": "user"}));
+    // A devpts with gid=5 needs that group.
+    let out =
+        t.out(bundle.set("/mounts", json!([{"destination": "/proc", "type": "proc", "source": "proc"}])))?;
+    let words: Vec<_> = out.split_whitespace().collect();
+    ensure!(words.starts_with(&["0", "0", "0", "1"]), "{out}");
+    // One of the two alone is a mistake.
+    let half = Bundle::sh(t.scope, "half", "true").push("/linux/namespaces", json!({"type": "user"}));
+    let half = half.set("/linux/uidMappings", json!([{"containerID": 0, "hostID": 0, "size": 1}]));
+    if t.rt.kind() == Kind::Corten {
+        has(&t.refused(half)?, "linux.gidMappings")?;
     }
     Ok(())
 }

@@ -124,6 +124,13 @@ pub(super) fn refuse_unsupported(spec: &Spec, plan: &Plan, problems: &mut Proble
     if plan.process.apparmor.is_some() && plan.process.selinux.is_some() {
         problems.add("process", "apparmorProfile and selinuxLabel exclude each other");
     }
+    let sysctl = plan.sysctl.iter().find(|(path, _)| path.as_bytes() == b"kernel/domainname");
+    if let (Some(name), Some((_, value))) = (&plan.domainname, sysctl)
+        && name != value
+    {
+        problems
+            .add("domainname", format_args!("is {name:?}, but linux.sysctl has kernel.domainname {value:?}"));
+    }
     if spec.vm().is_some() {
         problems.add("vm", "is for runtimes that start virtual machines");
     }

@@ -4,6 +4,7 @@
 //! a config.json that can't be run is refused before anything exists that would have to be taken back. All
 //! problems are collected and told at once, each with its JSON path.
 
+pub(crate) mod annotations;
 mod devices;
 mod host;
 mod mounts;
@@ -75,6 +76,8 @@ pub(crate) struct Plan {
     /// `root.path` and all relative mount sources are relative to the bundle and have been joined to it.
     pub(crate) process: ProcessPlan,
     pub(crate) seccomp: Option<LinuxSeccomp>,
+    /// The profile may not name system calls that we don't know.
+    pub(crate) strict_seccomp: bool,
     pub(crate) hooks: Hooks,
 }
 
@@ -111,7 +114,8 @@ impl Plan {
         }
         let mounts = mounts::plan(bundle, spec, &namespaces, &mut problems);
         let label = linux.mount_label().as_deref().filter(|label| !label.is_empty());
-        let plan = Self {
+        let annotated = |name| spec.annotations().as_ref().is_some_and(|all| all.contains_key(name));
+        let mut plan = Self {
             rootfs: rootfs(bundle, spec, &mut problems),
             devices: devices::plan(linux, &mounts, &mut problems),
             in_user_namespace: namespaces.user() || circumstances.in_user_namespace,
@@ -138,10 +142,12 @@ impl Plan {
                 }
             },
             seccomp: linux.seccomp().clone(),
+            strict_seccomp: annotated(annotations::STRICT_SECCOMP),
             hooks: spec.hooks().clone().unwrap_or_default(),
             mounts,
             namespaces,
         };
+        plan.process.keep_groups = annotated(annotations::KEEP_GROUPS);
         host::refuse_unsupported(spec, &plan, &mut problems);
         if problems.0.is_empty() { Ok(plan) } else { Err(problems.0) }
     }

@@ -25,6 +25,8 @@ pub(crate) struct ProcessPlan {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) groups: Vec<u32>,
+    /// Ours are kept, in the place of those: see [`super::annotations::KEEP_GROUPS`].
+    pub(crate) keep_groups: bool,
     pub(crate) umask: u32,
     /// None: all that we have.
     pub(crate) capabilities: Option<CapabilityPlan>,

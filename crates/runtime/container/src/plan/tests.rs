@@ -132,6 +132,26 @@ fn without_privileges_there_must_be_a_user_namespace() {
     assert!(problems.iter().any(|p| p.starts_with("linux.namespaces: without root")), "{problems:?}");
 }
 
+/// As in crun: the same said twice is none.
+#[test]
+fn two_domain_names_are_a_contradiction() {
+    let mut config = with("/linux/sysctl", json!({"kernel.domainname": "one"}));
+    config["domainname"] = json!("one");
+    plan_of(&config).expect("a plan");
+    config["domainname"] = json!("two");
+    let problems = problems(&config);
+    assert!(problems.len() == 1 && problems[0].starts_with("domainname: "), "{problems:?}");
+}
+
+#[test]
+fn annotations_are_heeded() {
+    let config = with("/annotations", json!({"run.oci.keep_original_groups": "1"}));
+    assert!(plan_of(&config).expect("a plan").process.keep_groups);
+    let config = with("/annotations", json!({"run.oci.seccomp_fail_unknown_syscall": "1"}));
+    assert!(plan_of(&config).expect("a plan").strict_seccomp);
+    assert!(!plan_of(&with("/annotations", json!({"a": "1"}))).expect("a plan").process.keep_groups);
+}
+
 #[test]
 fn sysctls_that_are_the_containers_own_pass() {
     let keys =

@@ -265,13 +265,14 @@ pub(super) fn become_process(wires: &Wires, plan: &ProcessPlan, setgroups: bool)
     lsm::apply(plan)?;
     limits::priorities(plan)?;
     limits::rlimits(&plan.rlimits, |text| warn(wires, text))?;
+    let entered = user::enter_directory(plan)?;
     if plan.no_new_privileges {
         process::no_new_privs().doing(|| "set no_new_privs".to_owned())?;
     } else {
         // Without no_new_privs loading a filter needs CAP_SYS_ADMIN, which is about to go.
         filter::load(wires)?;
     }
-    user::become_user(plan, setgroups, &mut |text| warn(wires, text))?;
+    user::become_user(plan, entered, setgroups, &mut |text| warn(wires, text))?;
     let path = execve::find(plan)?;
     if plan.no_new_privileges && !filter::loads_late(wires, plan) {
         filter::load(wires)?;

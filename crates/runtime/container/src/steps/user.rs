@@ -25,24 +25,40 @@ use crate::{
     plan::{CapabilityPlan, ProcessPlan},
 };
 
+/// Changes into the working directory as root, who may where the user may not; false says that it is closed to root
+/// (NFS), and that [`become_user`] has to try. Before any filter is loaded: that may well refuse chdir(2) and getcwd(2).
+pub(crate) fn enter_directory(plan: &ProcessPlan) -> Result<bool> {
+    match chdir(&plan.cwd) {
+        Err(Errno::EACCES) => Ok(false),
+        other => {
+            directory(other, &plan.cwd)?;
+            inside(&plan.cwd)?;
+            Ok(true)
+        }
+    }
+}
+
 /// Becomes the user: with all privileges on entry, with just those of the plan on return. The executable is looked
-/// for by the caller afterwards, as that user.
-pub(crate) fn become_user(plan: &ProcessPlan, setgroups: bool, warn: &mut impl FnMut(String)) -> Result<()> {
+/// for by the caller afterwards, as that user. `entered` is what [`enter_directory`] said.
+pub(crate) fn become_user(
+    plan: &ProcessPlan,
+    entered: bool,
+    setgroups: bool,
+    warn: &mut impl FnMut(String),
+) -> Result<()> {
     stdio(plan);
     let capabilities = plan.capabilities.map(|wanted| grantable(wanted, warn)).transpose()?;
     if let Some(capabilities) = &capabilities {
         capability::limit_bounding(capabilities.bounding)
             .doing(|| "limit the bounding set of capabilities".to_owned())?;
     }
-    // As root first: the directory may be closed to the user. After that as the user: it may be closed to root (NFS).
-    let early = chdir(&plan.cwd);
     let keep = plan.uid != 0;
     if keep {
         process::keep_capabilities(true).doing(|| "keep capabilities".to_owned())?;
     }
     // None of the config's groups is as good as an empty list: ours aren't the container's.
-    let groups = setgroups.then_some(plan.groups.as_slice());
-    if groups.is_none() && !plan.groups.is_empty() {
+    let groups = (setgroups && !plan.keep_groups).then_some(plan.groups.as_slice());
+    if !(setgroups || plan.keep_groups || plan.groups.is_empty()) {
         return Err(io::Error::from_raw_os_error(libc::EPERM)).doing(|| {
             format!(
                 "set process.user.additionalGids {:?}: its user namespace denies setgroups, as it was made without root",
@@ -56,12 +72,10 @@ pub(crate) fn become_user(plan: &ProcessPlan, setgroups: bool, warn: &mut impl F
         process::keep_capabilities(false).doing(|| "not keep capabilities".to_owned())?;
     }
     umask(Mode::from_bits_truncate(plan.umask & 0o777));
-    if early == Err(Errno::EACCES) {
+    if !entered {
         directory(chdir(&plan.cwd), &plan.cwd)?;
-    } else {
-        directory(early, &plan.cwd)?;
+        inside(&plan.cwd)?;
     }
-    inside(&plan.cwd)?;
     if let Some(c) = &capabilities {
         capability::set(c.effective, c.permitted, c.inheritable)
             .doing(|| "set the capabilities".to_owned())?;
