@@ -21,7 +21,7 @@ const MOST: usize = 4096;
 /// A `linux.seccomp` as JSON.
 pub(crate) fn seccomp(bytes: &[u8]) {
     let Ok(profile) = serde_json::from_slice::<LinuxSeccomp>(bytes) else { return };
-    let options = || Options { native: Arch::ScmpArchX86_64 };
+    let options = || Options { native: Arch::ScmpArchX86_64, ..Options::default() };
     let (Ok(program), Ok(again)) = (compile(&profile, options()), compile(&profile, options())) else {
         return;
     };
@@ -40,7 +40,7 @@ pub(crate) fn seccomp(bytes: &[u8]) {
 /// Choices of which a profile is made: its filter says what it means.
 pub(crate) fn rules(bytes: &[u8]) {
     let profile = profiles::profile(&mut profiles::Choices(bytes), false);
-    let options = Options { native: Arch::ScmpArchX86_64 };
+    let options = Options { native: Arch::ScmpArchX86_64, ..Options::default() };
     let Ok(program) = compile(&profile, options) else { return };
     let arguments = profiles::arguments(&profile);
     for (at, (arch, number)) in profiles::calls().into_iter().enumerate() {

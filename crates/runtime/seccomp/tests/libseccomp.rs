@@ -122,7 +122,9 @@ fn random_profiles_agree_with_libseccomp() {
             skipped += 1;
             continue;
         };
-        let ours = compile(&profile, Options { native: Arch::ScmpArchX86_64 }).expect("compiles").filter;
+        let ours = compile(&profile, Options { native: Arch::ScmpArchX86_64, ..Options::default() })
+            .expect("compiles")
+            .filter;
         let known = without_unknown(&profile, &unknown);
         let arguments = profiles::arguments(&profile);
         for (arch, number) in profiles::calls() {

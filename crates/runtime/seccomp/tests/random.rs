@@ -14,7 +14,8 @@ fn filters_say_what_their_profiles_mean() {
     for seed in 0..100 {
         let bytes = splitmix::bytes(seed);
         let profile = profiles::profile(&mut profiles::Choices(&bytes), false);
-        let program = match compile(&profile, Options { native: Arch::ScmpArchX86_64 }) {
+        let program = match compile(&profile, Options { native: Arch::ScmpArchX86_64, ..Options::default() })
+        {
             Ok(program) => program,
             Err(Error::TooLong { .. }) => {
                 refused += 1;
