@@ -1,8 +1,7 @@
-//! Writes to files from a thread, so that a file system that stands still (a dead NFS server, a frozen disk) holds up
+//! Writes to files from another thread, so that a file system that stands still (a dead NFS server, a frozen disk) holds up
 //! its container and nobody else.
 //!
-//! The thread comes with the first bytes and goes when there have been none for a while: an idle pod has none. While it
-//! hangs bytes pile up, to a limit, and then whoever makes them is no longer read. Files are closed there, too: on NFS
+//! While it hangs bytes pile up, to a limit, and then whoever makes them is no longer read. Files are closed there, too: on NFS
 //! it is close(2) that waits for the server.
 
 use std::cell::Cell;
@@ -10,17 +9,15 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::aside::STACK;
+use crate::aside;
 
 /// Bytes that may wait before their source does.
 const QUEUE: usize = 256 << 10;
-/// How long the thread stays without anything to do.
-const LINGER: Duration = Duration::from_secs(1);
 /// How long a file system may take before its container's end is told without it.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -70,16 +67,14 @@ struct Queue {
     done: u64,
     /// Bytes that couldn't be written.
     dropped: u64,
-    /// There is a thread.
+    /// A thread is at it.
     served: bool,
 }
 
 #[derive(Debug, Default)]
 struct Shared {
     queue: Mutex<Queue>,
-    /// For the thread: there are lots.
-    more: Condvar,
-    /// For the rest of the shim: lots have been written.
+    /// Told when lots have been written.
     progress: Notify,
 }
 
@@ -89,8 +84,13 @@ impl Shared {
     }
 
     /// Writes all there is.
-    fn write<'a>(&'a self, mut queue: MutexGuard<'a, Queue>) -> MutexGuard<'a, Queue> {
-        while !queue.lots.is_empty() {
+    fn serve(&self) {
+        loop {
+            let mut queue = self.queue();
+            if queue.lots.is_empty() {
+                queue.served = false;
+                return;
+            }
             let lots = std::mem::take(&mut queue.lots);
             drop(queue);
             for (target, entries) in lots {
@@ -106,22 +106,6 @@ impl Shared {
                 queue.dropped += lost as u64;
                 drop(queue);
                 self.progress.notify_waiters();
-            }
-            queue = self.queue();
-        }
-        queue
-    }
-
-    fn serve(&self) {
-        let mut queue = self.queue();
-        loop {
-            queue = self.write(queue);
-            let (next, waited) =
-                self.more.wait_timeout(queue, LINGER).unwrap_or_else(PoisonError::into_inner);
-            queue = next;
-            if waited.timed_out() && queue.lots.is_empty() {
-                queue.served = false;
-                return;
             }
         }
     }
@@ -141,16 +125,13 @@ impl Writer {
         let mut queue = self.shared.queue();
         queue.bytes += entries.len();
         queue.lots.push((target, entries));
-        if queue.served {
-            self.shared.more.notify_one();
+        if std::mem::replace(&mut queue.served, true) {
             return;
         }
+        drop(queue);
         let shared = Arc::clone(&self.shared);
-        let thread = std::thread::Builder::new().name("log".to_owned()).stack_size(STACK);
-        match thread.spawn(move || shared.serve()) {
-            Ok(_) => queue.served = true,
-            // No more threads for us: better here than not at all.
-            Err(_) => drop(self.shared.write(queue)),
+        if aside::spawn(move || shared.serve()).is_err() {
+            self.shared.serve(); // no more threads for us: better here than not at all
         }
     }
 
