@@ -34,7 +34,7 @@ struct Test {
 }
 
 /// What runs in guests. The peers are for the root lane, and for those who ask for them by name.
-const TESTS: [Test; 3] = [
+const TESTS: [Test; 4] = [
     Test {
         package: "corten-cgroups",
         name: "crates/runtime/cgroups root",
@@ -63,6 +63,22 @@ const TESTS: [Test; 3] = [
         name: "integration/runtime root",
         words: &["::cgroups::", "::unified::", "::systemd::", "::lifecycle::", "::exec::"],
         guests: &[Init::Systemd],
+    },
+    // What the shim does itself with cgroups, and what criu can't do on other machines.
+    Test {
+        package: "integration-shim",
+        name: "integration/shim root",
+        words: &[
+            "::lifecycle::corten::",
+            "::termination::corten::",
+            "::a_process_in_state_d",
+            "::a_timeout_kills_daemons_too",
+            "::a_log_disk_that_hangs",
+            "::a_checkpoint_is_restored",
+            "::figures_are",
+            "::out_of_memory",
+        ],
+        guests: &[Init::Plain],
     },
 ];
 
