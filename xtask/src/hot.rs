@@ -16,12 +16,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
-use integration_support::{Bundle, Scope, wait_for};
+use integration_support::{Scope, wait_for};
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
+use crate::bench;
 use crate::build::{self, HOT};
 use crate::run::{output, root};
 
@@ -32,24 +33,32 @@ pub(crate) fn write() -> Result<()> {
     let mut hot = Hot::default();
     Scope::test("hot", |scope| {
         let state = scope.make_dir("state")?;
-        let short = Bundle::busybox(scope, "true", &["/bin/true"]).write()?;
-        let long = Bundle::busybox(scope, "sleep", &["/bin/sleep", "100000"]).write()?;
+        // What Kubernetes has mounted into a container, and the flags that the shim gives and people do.
+        let files = bench::files(scope)?;
+        let short = bench::bundle(scope, "true", &["/bin/true"], &files)?;
+        let long = bench::bundle(scope, "sleep", &["/bin/sleep", "100000"], &files)?;
+        let (log, pid_file, process) = (state.join("log"), state.join("pid"), state.join("process.json"));
+        std::fs::write(&process, long.config()["process"].to_string())?;
         let mut traced = |verb: &str, arguments: &[&str]| {
-            let arguments = [&["--root", text(&state)?, verb], arguments].concat();
+            let global = ["--root", text(&state)?, "--log-format", "json", "--log", text(&log)?];
+            let arguments = [&global[..if verb == "run" { 2 } else { 6 }], &[verb], arguments].concat();
             trace(&binary, &arguments, &symbols, &mut hot).with_context(|| format!("trace {verb}"))
         };
-        traced("run", &["--bundle", text(short.dir())?, short.id()])?;
-        traced("create", &["--bundle", text(long.dir())?, long.id()])?;
+        traced("run", &["-b", text(short.dir())?, short.id()])?;
+        traced("create", &["--bundle", text(long.dir())?, "--pid-file", text(&pid_file)?, "--", long.id()])?;
         traced("start", &[long.id()])?;
         traced("exec", &[long.id(), "/bin/true"])?;
+        let exec =
+            ["--detach", "--process", text(&process)?, "--pid-file", text(&pid_file)?, "--", long.id()];
+        traced("exec", &exec)?;
         traced("state", &[long.id()])?;
-        traced("kill", &[long.id(), "KILL"])?;
+        traced("kill", &["--", long.id(), "9"])?;
         wait_for("the container to stop", || {
             let mut state_of = Command::new(&binary);
             let output = state_of.arg("--root").arg(&state).args(["state", long.id()]).output();
             output.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("\"stopped\""))
         })?;
-        traced("delete", &[long.id()])
+        traced("delete", &["--force", long.id()])
     })?;
     let script = script(&hot.names, &members()?);
     std::fs::write(root().join(HOT), script).with_context(|| format!("write {HOT}"))?;
@@ -268,31 +277,43 @@ fn script(names: &[String], members: &BTreeMap<String, String>) -> String {
 }
 
 /// A mangled name with wildcards for what changes with the versions of compiler and crates: the hashes of crates
-/// (`Cs4X4t9plMPHF_`), and with their lengths the numbers of back references (`B1a_`).
+/// (`Cs4X4t9plMPHF_`), with their lengths the numbers of back references (`B1a_`), and at the end of a generic function's
+/// name the crate that it was compiled for, which is whichever used it first.
 fn pattern(name: &str) -> String {
-    let bytes = name.as_bytes();
+    if !name.starts_with("_R") {
+        return name.to_owned();
+    }
     let mut pattern = String::new();
-    let mut at = 0;
-    while at < bytes.len() {
-        let rest = &name[at..];
-        let prefix = if rest.starts_with("Cs") { 2 } else { usize::from(rest.starts_with('B')) };
-        let digits = rest[prefix..].bytes().take_while(u8::is_ascii_alphanumeric).count();
-        let ends = rest.as_bytes().get(prefix + digits) == Some(&b'_');
-        let is_number = match prefix {
-            2 => (8..=13).contains(&digits),
-            1 => digits <= 4,
-            _ => false,
-        };
-        if name.starts_with("_R") && prefix > 0 && ends && is_number {
-            pattern.push_str(&rest[..prefix]);
+    let mut rest = name;
+    while let Some(next) = rest.chars().next() {
+        if let Some((prefix, after)) = reference(rest) {
+            let crate_name = after.trim_start_matches(|c: char| c.is_ascii_digit());
+            // A name doesn't end with a crate, nor with what is referred to: it's the one for which it was compiled.
+            let is_last = match prefix {
+                "B" => after.is_empty(),
+                _ => after[..after.len() - crate_name.len()].parse() == Ok(crate_name.len()),
+            };
+            if is_last {
+                return pattern + "*";
+            }
+            pattern.push_str(prefix);
             pattern.push_str("*_");
-            at += prefix + digits + 1;
+            rest = after;
         } else {
-            pattern.push(char::from(bytes[at]));
-            at += 1;
+            pattern.push(next);
+            rest = &rest[next.len_utf8()..];
         }
     }
     pattern
+}
+
+/// A crate's hash or a back reference at the beginning of a piece of a mangled name: how it begins, and what follows.
+fn reference(text: &str) -> Option<(&'static str, &str)> {
+    let prefix = ["Cs", "B"].into_iter().find(|prefix| text.starts_with(prefix))?;
+    let rest = &text[prefix.len()..];
+    let digits = rest.bytes().take_while(u8::is_ascii_alphanumeric).count();
+    let is_number = if prefix == "Cs" { (8..=13).contains(&digits) } else { digits <= 4 };
+    Some((prefix, rest[digits..].strip_prefix('_')?)).filter(|_| is_number)
 }
 
 #[cfg(test)]
@@ -305,11 +326,16 @@ mod tests {
             ("_RNvCslCIAqueYAw2_1h4main", "_RNvCs*_1h4main"),
             (
                 "_RNCNCNvNtCsjrHSEGnQ3l9_3std2rt19lang_start_internal00s_0B9_",
-                "_RNCNCNvNtCs*_3std2rt19lang_start_internal00s_0B*_",
+                "_RNCNCNvNtCs*_3std2rt19lang_start_internal00s_0*",
             ),
-            ("_RNvMs_NtCs4X4t9plMPHF_6corten3boxB2_", "_RNvMs_NtCs*_6corten3boxB*_"),
+            // The crate for which a generic function was compiled, spelled out.
+            (
+                "_RINvNtCs8r9akEFPa4a_4core3ptr13drop_in_placeNtNtCs8r9akEFPa4a_5alloc6string6StringECs4X4t9plMPHF_6corten",
+                "_RINvNtCs*_4core3ptr13drop_in_placeNtNtCs*_5alloc6string6StringE*",
+            ),
+            ("_RNvMs_NtCs4X4t9plMPHF_6corten3boxB2_", "_RNvMs_NtCs*_6corten3box*"),
             // A name that looks like a reference is widened too: it then finds a little more than it should.
-            ("_RNvMs_NtCs4X4t9plMPHF_6corten3BoxB2_", "_RNvMs_NtCs*_6corten3B*_"),
+            ("_RNvMs_NtCs4X4t9plMPHF_6corten3Box_1f", "_RNvMs_NtCs*_6corten3B*_1f"),
             ("main", "main"),
             ("Csabcdefgh_", "Csabcdefgh_"),
         ] {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use integration_support::{Bundle, Kind, Scope, wait_for};
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{UsageWho, getrusage};
@@ -93,7 +94,8 @@ fn hide_controllers(scope: &Scope) -> Result<()> {
 /// The files that Kubernetes mounts into every container.
 const FILES: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
 
-fn files(scope: &Scope) -> Result<PathBuf> {
+/// Makes them.
+pub(crate) fn files(scope: &Scope) -> Result<PathBuf> {
     let dir = scope.make_dir("files")?;
     for name in FILES {
         std::fs::write(dir.join(name), "127.0.0.1 localhost\n")?;
@@ -102,7 +104,7 @@ fn files(scope: &Scope) -> Result<PathBuf> {
 }
 
 /// A bundle as Kubernetes makes them, whose mount points are there already: the floor program makes none.
-fn bundle(scope: &Scope, name: &str, args: &[&str], files: &Path) -> Result<Bundle> {
+pub(crate) fn bundle(scope: &Scope, name: &str, args: &[&str], files: &Path) -> Result<Bundle> {
     let mut bundle = Bundle::busybox(scope, name, args);
     for file in FILES {
         let source = files.join(file);
@@ -325,6 +327,15 @@ impl Summary {
     }
 }
 
+/// Takes a file out of the page cache. One that has just been written lies there in pieces as large as what was written at a time, and
+/// the kernel maps such a piece as a whole: a binary that has just been built has more resident than it will have on any
+/// machine that has been started since.
+fn evict(file: &Path) -> Result<()> {
+    let file = std::fs::File::open(file).with_context(|| format!("can't open {}", file.display()))?;
+    file.sync_all()?;
+    Ok(posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?)
+}
+
 /// Peak resident memory of `run`; returns corten's in KiB. By time(1): a child of ours would count the memory we had before its exec.
 fn memory(subjects: &[Subject]) -> Result<Option<f64>> {
     let time = PathBuf::from("/usr/bin/time");
@@ -334,6 +345,7 @@ fn memory(subjects: &[Subject]) -> Result<Option<f64>> {
     }
     let mut own = None;
     for subject in subjects {
+        evict(&subject.binary)?;
         let mut command = Command::new(&time);
         command
             .args(["-f", "%M"])

@@ -101,6 +101,7 @@ const ARCHITECTURES: &[&str] = &[
 ];
 
 /// The whole document.
+#[inline(never)]
 pub(crate) fn document() -> Value {
     json!({
         "ociVersionMin": "1.0.0",

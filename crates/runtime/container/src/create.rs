@@ -77,6 +77,7 @@ impl Runtime {
     /// - of the bundle: [`Error::Bundle`], [`Error::Config`], [`Error::Seccomp`], [`Error::Unsupported`];
     /// - of the machine: [`Error::Cgroup`], [`Error::CgroupBusy`], [`Error::Record`], [`Error::Os`];
     /// - of the container: [`Error::Hook`], [`Error::Program`], [`Error::Init`], [`Error::InitDied`].
+    #[inline(never)]
     pub fn create(&self, id: &str, options: &CreateOptions) -> Result<i32> {
         let made = self.make(id, options, Mode::Create)?;
         Ok(made.child.pid)

@@ -40,6 +40,7 @@ impl Runtime {
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Status`] if it runs; [`Error::Undying`] if it doesn't end although killed;
     /// [`Error::Record`], [`Error::Cgroup`], [`Error::Os`]: what is left can be deleted again.
+    #[inline(never)]
     pub fn delete(&self, id: &str, force: bool) -> Result<()> {
         let home = Home::new(&self.root, id)?;
         let lock = match home.lock()? {
@@ -99,8 +100,8 @@ impl Runtime {
     pub(crate) fn clear_up(&self, now: &Now) -> Result<()> {
         let Some(lock) = now.home.lock()? else { return Ok(()) };
         // The id may have been taken again meanwhile.
-        match now.home.load() {
-            Ok(found) if found.init != now.record.init => Ok(()),
+        match now.home.init() {
+            Ok(init) if init != now.record.init => Ok(()),
             Err(Error::NotFound { .. }) => Ok(()),
             _ => take_away(now, lock),
         }

@@ -46,6 +46,7 @@ impl Runtime {
     ///   [`Error::Cgroup`], [`Error::CgroupBusy`];
     /// - of the process: [`Error::Program`] if the program can't be executed; [`Error::Init`], [`Error::InitDied`],
     ///   [`Error::Os`].
+    #[inline(never)]
     pub fn exec(&self, id: &str, options: &ExecOptions) -> Result<Outcome> {
         alone("run a process in a container")?;
         // Before anything is opened.

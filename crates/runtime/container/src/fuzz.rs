@@ -50,9 +50,9 @@ pub fn last_words(bytes: &[u8]) {
 
 /// A container's record, which another version of the runtime may have written.
 pub fn record(bytes: &[u8]) {
-    let Ok((record, end)) = record::parse(bytes) else { return };
+    let Ok((record, end)) = record::parse::<record::Record>(bytes) else { return };
     let mut text = serde_json::to_vec(&record).expect("it was JSON");
-    let (again, _) = record::parse(&text).expect("what was written can be read");
+    let (again, _) = record::parse::<record::Record>(&text).expect("what was written can be read");
     let mut again = serde_json::to_vec(&again).expect("it was JSON");
     // Sets of capabilities come in any order.
     text.sort_unstable();

@@ -12,6 +12,7 @@ impl Runtime {
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Finished`] or [`Error::Status`] if the container is stopped.
+    #[inline(never)]
     pub fn kill(&self, id: &str, signal: i32, all: bool) -> Result<()> {
         let now = self.now(id)?;
         // Without a cgroup init is all that we know of.

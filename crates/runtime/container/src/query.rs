@@ -45,6 +45,7 @@ impl Runtime {
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::Record`].
+    #[inline(never)]
     pub fn state(&self, id: &str) -> Result<State> {
         self.now(id).map(|now| now.record.state(now.status))
     }

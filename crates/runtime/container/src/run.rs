@@ -20,6 +20,7 @@ impl Runtime {
     ///
     /// # Errors
     /// Those of [`Self::create`] and [`Self::start`]; the system is then as before.
+    #[inline(never)]
     pub fn run(&self, id: &str, create: &CreateOptions, run: &RunOptions) -> Result<Outcome> {
         let subreaper = Subreaper::begin(!run.detach && !run.no_subreaper)?;
         // Before we catch signals, through a descriptor.

@@ -26,6 +26,7 @@ impl Runtime {
     /// # Errors
     /// [`Error::Status`] unless created; [`Error::Program`] or [`Error::Init`] if the program can't be executed;
     /// [`Error::Hook`] if a hook failed: then the container is deleted.
+    #[inline(never)]
     pub fn start(&self, id: &str) -> Result<()> {
         let home = Home::new(&self.root, id)?;
         let record = home.load()?;

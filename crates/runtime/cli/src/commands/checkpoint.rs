@@ -18,6 +18,7 @@ use crate::args::{Checkpoint, Criu, Restore};
 /// Where images are unless a flag says otherwise: runc's place.
 const IMAGES: &str = "checkpoint";
 
+#[inline(never)]
 pub(crate) fn checkpoint(runtime: &Runtime, args: Checkpoint) -> Result<()> {
     let options = CheckpointOptions {
         criu: criu_options(&args.criu)?,
@@ -32,6 +33,7 @@ pub(crate) fn checkpoint(runtime: &Runtime, args: Checkpoint) -> Result<()> {
     Ok(runtime.checkpoint(&args.id, options)?)
 }
 
+#[inline(never)]
 pub(crate) fn restore(runtime: &Runtime, args: Restore) -> Result<ExitCode> {
     let options = RestoreOptions {
         criu: criu_options(&args.criu)?,

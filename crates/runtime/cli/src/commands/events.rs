@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{args::Events, output};
 
+#[inline(never)]
 pub(crate) fn events(runtime: &Runtime, args: &Events) -> Result<()> {
     let interval = duration(&args.interval)?;
     if args.stats {

@@ -9,6 +9,7 @@ use oci_spec::runtime::{Capability, LinuxCapabilities, Process};
 use super::exit_code;
 use crate::args::Exec;
 
+#[inline(never)]
 pub(crate) fn exec(runtime: &Runtime, args: Exec) -> Result<ExitCode> {
     let process = match &args.process {
         Some(path) => {

@@ -8,6 +8,7 @@ use crate::{
     output,
 };
 
+#[inline(never)]
 pub(crate) fn list(runtime: &Runtime, args: &List) -> Result<()> {
     let states = runtime.list()?;
     let text = match args.format {

@@ -23,6 +23,9 @@ pub(crate) const SPEC: &str = "1.3.0";
 
 /// Does what the command line asks for; the exit code is the process's own where one was run.
 ///
+/// What it calls isn't inlined: of all commands one is executed, and only its code and stack are to be touched
+/// (docs/decisions/0012-start-up.md).
+///
 /// # Errors
 /// Any.
 pub(crate) fn execute(global: &Global, command: Command) -> Result<ExitCode> {

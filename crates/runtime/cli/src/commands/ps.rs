@@ -11,6 +11,7 @@ use crate::{
     output,
 };
 
+#[inline(never)]
 pub(crate) fn ps(runtime: &Runtime, args: &Ps) -> Result<()> {
     let pids = runtime.processes(&args.id)?;
     if args.format == Format::Json {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::SPEC;
 use crate::args::Spec;
 
+#[inline(never)]
 pub(crate) fn spec(args: &Spec) -> Result<()> {
     let path = args.bundle.join("config.json");
     let mut document = document();

@@ -8,6 +8,7 @@ use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxRes
 
 use crate::args::Update;
 
+#[inline(never)]
 pub(crate) fn update(runtime: &Runtime, args: &Update) -> Result<()> {
     let schemata = schemata(args, Path::new("/sys/fs/resctrl/info"))?;
     let resources = match &args.resources {
