@@ -45,7 +45,7 @@ pub(crate) fn rules(bytes: &[u8]) {
     let arguments = profiles::arguments(&profile);
     for (at, (arch, number)) in profiles::calls().into_iter().enumerate() {
         // All numbers with some arguments, and all arguments with some numbers.
-        for args in arguments.iter().skip(at % 7).step_by(7) {
+        for args in arguments.iter().skip(at % 29).step_by(29) {
             let expected = meaning::answer(&profile, arch, number, *args);
             let (found, _) = run(&program.filter, arch, number, *args);
             assert_eq!(found, expected, "{arch:#x} {number:#x} {args:x?} with {profile:?}");
