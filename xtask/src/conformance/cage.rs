@@ -45,16 +45,16 @@ pub(super) struct Cage {
 }
 
 impl Cage {
-    /// Makes them.
-    pub(super) fn new() -> Result<Self> {
+    /// Makes them. `stray` says that the suite is one that makes a cgroup outside.
+    pub(super) fn new(stray: bool) -> Result<Self> {
         let name = format!("corten-conformance-{}", std::process::id());
         let dir = std::env::temp_dir().join(&name);
         fs::create_dir_all(&dir).with_context(|| format!("can't make {}", dir.display()))?;
         let mut cgroups = Vec::new();
-        let mut stray = None;
+        let (for_strays, mut stray) = (stray, None);
         for hierarchy in hierarchies()? {
             if hierarchy.ends_with("freezer") {
-                stray = Some(hierarchy.join("frozen")).filter(|path| !path.exists());
+                stray = Some(hierarchy.join("frozen")).filter(|path| for_strays && !path.exists());
             }
             let cgroup = hierarchy.join(&name);
             fs::create_dir_all(&cgroup).with_context(|| format!("can't make {}", cgroup.display()))?;

@@ -56,7 +56,7 @@ pub(crate) fn conformance(arguments: &[&str]) -> Result<()> {
         }
         None => build::build()?.join("corten"),
     };
-    let cage = Cage::new()?;
+    let cage = Cage::new(options.suite == Suite::Crun)?;
     let ours = run(&options, &cage, "corten", &corten)?;
     if options.beside {
         let mut peers = Vec::new();
