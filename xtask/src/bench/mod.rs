@@ -8,12 +8,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use integration_support::{Bundle, Kind, Scope, wait_for};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::statfs::{TMPFS_MAGIC, statfs};
+use tempfile::TempDir;
 
 mod floor;
 mod idle;
@@ -49,10 +51,13 @@ pub(crate) fn bench(options: &[&str]) -> Result<()> {
     let scope = Scope::new("bench")?;
     hide_controllers(&scope)?;
     let files = files(&scope)?;
-    let mut subjects = vec![Subject::new("corten", bin.join("corten"), &scope, &files)?];
+    let state = state_dir()?;
+    let mut subjects = vec![Subject::new("corten", bin.join("corten"), &scope, (&files, state.path()))?];
     for kind in [Kind::Crun, Kind::Runc] {
         match kind.find() {
-            Some(binary) => subjects.push(Subject::new(kind.name(), binary, &scope, &files)?),
+            Some(binary) => {
+                subjects.push(Subject::new(kind.name(), binary, &scope, (&files, state.path()))?);
+            }
             None => println!("{} isn't installed: left out", kind.name()),
         }
     }
@@ -73,6 +78,7 @@ pub(crate) fn bench(options: &[&str]) -> Result<()> {
     }
     targets::size(std::fs::metadata(bin.join("corten"))?.len());
     drop(floor);
+    state.close()?;
     scope.finish()?;
     idle::print().context("can't measure the memory of idle pods")
 }
@@ -89,6 +95,15 @@ fn hide_controllers(scope: &Scope) -> Result<()> {
     let empty = scope.path("no-controllers");
     std::fs::write(&empty, "")?;
     mount(Some(&empty), controllers, none, MsFlags::MS_BIND, none).context("can't hide the v2 controllers")
+}
+
+/// Where the runtimes keep what they know of their containers: on a tmpfs, as /run is. To make a file on ext4 shortly after others
+/// were removed takes longer than all the rest that a runtime does for its state.
+fn state_dir() -> Result<TempDir> {
+    let dir = tempfile::tempdir_in("/dev/shm").context("make a directory for states in /dev/shm")?;
+    let found = statfs(dir.path())?.filesystem_type();
+    ensure!(found == TMPFS_MAGIC, "/dev/shm isn't a tmpfs, where states are to be, but {found:?}");
+    Ok(dir)
 }
 
 /// The files that Kubernetes mounts into every container.
@@ -129,10 +144,17 @@ struct Subject {
 }
 
 impl Subject {
-    fn new(name: &'static str, binary: PathBuf, scope: &Scope, files: &Path) -> Result<Self> {
+    fn new(
+        name: &'static str,
+        binary: PathBuf,
+        scope: &Scope,
+        (files, state): (&Path, &Path),
+    ) -> Result<Self> {
         let short = bundle(scope, &format!("{name}-true"), &["/bin/true"], files)?;
         let long = bundle(scope, &format!("{name}-sleep"), &["/bin/sleep", "100000"], files)?;
-        Ok(Self { name, binary, root: scope.make_dir(&format!("{name}-root"))?, short, long })
+        let root = state.join(name);
+        std::fs::create_dir(&root)?;
+        Ok(Self { name, binary, root, short, long })
     }
 
     fn command(&self, args: &[&str]) -> Command {
