@@ -20,8 +20,18 @@ pub(crate) const QUICKSTART: [&str; 6] = [
 ];
 
 /// What the privileged tests need besides: peers to compare with.
-pub(crate) const TESTS: [&str; 9] =
-    ["runc", "crun", "criu", "apache2-utils", "libseccomp-dev", "procps", "attr", "uidmap", "e2fsprogs"];
+pub(crate) const TESTS: [&str; 10] = [
+    "runc",
+    "crun",
+    "criu",
+    "apache2-utils",
+    "libseccomp-dev",
+    "procps",
+    "attr",
+    "keyutils",
+    "uidmap",
+    "e2fsprogs",
+];
 
 /// What libFuzzer is built with.
 pub(crate) const FUZZ: [&str; 1] = ["g++"];

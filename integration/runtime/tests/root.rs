@@ -8,15 +8,19 @@
 use anyhow::{Context, Result, ensure};
 
 mod root {
+    pub(crate) mod apparmor;
     pub(crate) mod bad_input;
     pub(crate) mod cgroups;
     pub(crate) mod checkpoint;
+    pub(crate) mod checkpoint_flags;
     pub(crate) mod command_line;
     pub(crate) mod crash;
     pub(crate) mod devices;
     pub(crate) mod events;
     pub(crate) mod exec;
     pub(crate) mod hooks;
+    pub(crate) mod keyring;
+    pub(crate) mod legacy;
     pub(crate) mod lifecycle;
     pub(crate) mod mount_options;
     pub(crate) mod mounts;
@@ -29,12 +33,14 @@ mod root {
     pub(crate) mod rootless;
     pub(crate) mod scheduling;
     pub(crate) mod security;
+    pub(crate) mod selinux;
     pub(crate) mod stuck;
     pub(crate) mod systemd;
     pub(crate) mod terminal;
     pub(crate) mod time;
     pub(crate) mod unified;
     pub(crate) mod unsupported;
+    pub(crate) mod user_bus;
     pub(crate) mod userns;
 }
 

@@ -12,10 +12,11 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
+use super::guest::Guest;
 use crate::run::{output, run};
 
 /// What is installed in a guest.
-const PACKAGES: [&str; 22] = [
+const PACKAGES: [&str; 24] = [
     "apparmor",
     "attr",
     "busybox-static",
@@ -27,6 +28,7 @@ const PACKAGES: [&str; 22] = [
     "e2fsprogs",
     "iproute2",
     "iptables",
+    "keyutils",
     "kmod",
     "libpam-systemd",
     "mount",
@@ -34,6 +36,7 @@ const PACKAGES: [&str; 22] = [
     "passwd",
     "procps",
     "runc",
+    "secilc",
     "strace",
     "systemd",
     "systemd-sysv",
@@ -78,6 +81,7 @@ const INITRD: &str = include_str!("guest/initrd.sh");
 const INIT: &str = include_str!("guest/init.sh");
 const JOB: &str = include_str!("guest/job.sh");
 const SERVICE: &str = include_str!("guest/job.service");
+const POLICY: &str = include_str!("guest/policy.cil");
 
 /// The parts of a guest, as files.
 #[derive(Debug, Clone)]
@@ -87,32 +91,6 @@ pub(super) struct Image {
     /// The root disk. Guests never write to it.
     pub(super) disk: PathBuf,
     initrd: PathBuf,
-}
-
-/// What runs as PID 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Init {
-    /// A few lines of shell: nobody else manages cgroups.
-    Plain,
-    /// systemd, with D-Bus and logind.
-    Systemd,
-}
-
-impl Init {
-    /// For people, and for names of files.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Plain => "plain",
-            Self::Systemd => "systemd",
-        }
-    }
-
-    fn program(self) -> &'static str {
-        match self {
-            Self::Plain => "/sbin/vm-init",
-            Self::Systemd => "/lib/systemd/systemd",
-        }
-    }
 }
 
 impl Image {
@@ -141,10 +119,10 @@ impl Image {
     }
 
     /// Writes the initial RAM disk of one guest: the common one, and behind it the name of its init.
-    pub(super) fn write_initrd(&self, path: &Path, init: Init) -> Result<()> {
+    pub(super) fn write_initrd(&self, path: &Path, guest: Guest) -> Result<()> {
         let dir = path.with_extension("d");
         fs::create_dir(&dir).with_context(|| format!("can't make {}", dir.display()))?;
-        fs::write(dir.join("init-of-this-guest"), init.program())?;
+        fs::write(dir.join("init-of-this-guest"), guest.program())?;
         let mut whole = fs::read(&self.initrd).context("can't read the initial RAM disk")?;
         whole.extend(archive(&dir)?);
         fs::write(path, whole).with_context(|| format!("can't write {}", path.display()))
@@ -154,7 +132,8 @@ impl Image {
 /// A number that changes with whatever goes into the image.
 fn recipe() -> u64 {
     let mut hasher = DefaultHasher::new();
-    (PACKAGES, MASKED, MODULES, INITRD, INIT, JOB, SERVICE, include_str!("image.rs")).hash(&mut hasher);
+    (PACKAGES, MASKED, MODULES, INITRD, INIT, JOB, SERVICE, POLICY, include_str!("image.rs"))
+        .hash(&mut hasher);
     hasher.finish()
 }
 
@@ -265,6 +244,11 @@ fn furnish(root: &Path) -> Result<()> {
     write_program(&root.join("sbin/vm-init"), INIT)?;
     write_program(&root.join("sbin/vm-job"), JOB)?;
     fs::create_dir_all(root.join("job"))?;
+    // Not where systemd would look for one.
+    fs::create_dir_all(root.join("etc/vm"))?;
+    fs::write(root.join("etc/vm/policy.cil"), POLICY)?;
+    let mut secilc = Command::new("chroot");
+    run(secilc.arg(root).args(["secilc", "-o", "/etc/vm/policy", "-f", "/dev/null", "/etc/vm/policy.cil"]))?;
     // Somebody who isn't root, with ids of their own to map.
     run(Command::new("chroot").arg(root).args(["useradd", "--create-home", "--shell", "/bin/bash", "user"]))
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::image::Init;
+use super::guest::Guest;
 use super::machine::{Said, tail};
 use crate::run::run;
 use crate::test::{Counts, TestBinary, closing_line};
@@ -53,8 +53,8 @@ impl Drop for Disk {
 
 impl Disk {
     /// Makes one in `dir`.
-    pub(super) fn make(dir: &Path, init: Init, chosen: &[Chosen<'_>], bin: &Path) -> Result<Self> {
-        let root = dir.join(format!("job-{}-{}", std::process::id(), init.name()));
+    pub(super) fn make(dir: &Path, guest: Guest, chosen: &[Chosen<'_>], bin: &Path) -> Result<Self> {
+        let root = dir.join(format!("job-{}-{}", std::process::id(), guest.name()));
         let copy = |from: &Path, to: &str| {
             fs::copy(from, root.join(to)).with_context(|| format!("can't copy {}", from.display()))
         };
@@ -70,7 +70,7 @@ impl Disk {
         for one in chosen {
             copy(&one.test.path, &format!("tests/{}", one.file()))?;
         }
-        fs::write(root.join("run"), script(init, chosen))?;
+        fs::write(root.join("run"), script(guest, chosen))?;
         let disk = Self(root.with_extension("ext4"));
         let made = run(Command::new("mke2fs")
             .args(["-q", "-t", "ext4", "-O", "^has_journal", "-E", "lazy_itable_init=1,nodiscard", "-d"])
@@ -87,10 +87,10 @@ impl Disk {
 }
 
 /// Runs each test binary, between two lines which say so. A test that fails is tried again, alone, as in the root lane.
-fn script(init: Init, chosen: &[Chosen<'_>]) -> String {
+fn script(guest: Guest, chosen: &[Chosen<'_>]) -> String {
     let mut text = format!(
         "export CORTEN_BIN_DIR=/job/bin CORTEN_LANE=vm-{} RUST_LIB_BACKTRACE=0 HOME=/root\ncd /root\n{RUN}",
-        init.name()
+        guest.name()
     );
     for one in chosen {
         writeln!(text, "run {} {}", one.file(), one.arguments).ok(); // because a String takes everything
@@ -105,7 +105,7 @@ fn quoted(word: &str) -> String {
 }
 
 /// Prints how it went, failures with all they said, and counts.
-pub(super) fn report(init: Init, chosen: &[Chosen<'_>], said: &Said) -> Counts {
+pub(super) fn report(guest: Guest, chosen: &[Chosen<'_>], said: &Said) -> Counts {
     let mut total = Counts::default();
     for one in chosen {
         let (text, code) = section(&said.out, &one.file());
@@ -120,12 +120,12 @@ pub(super) fn report(init: Init, chosen: &[Chosen<'_>], said: &Said) -> Counts {
         counts.passed -= skipped;
         counts.skipped += skipped;
         for skip in skips {
-            eprintln!("SKIP {skip} ({})", init.name());
+            eprintln!("SKIP {skip} ({})", guest.name());
         }
         let again: Vec<&str> =
             text.lines().filter_map(|line| line.strip_prefix("@@ passed alone ")).collect();
         for name in &again {
-            eprintln!("flaky in the {} guest: {name}", init.name());
+            eprintln!("flaky in the {} guest: {name}", guest.name());
         }
         let again = u32::try_from(again.len()).unwrap_or(u32::MAX);
         if code != Some("0") {
@@ -133,8 +133,8 @@ pub(super) fn report(init: Init, chosen: &[Chosen<'_>], said: &Said) -> Counts {
             counts.passed += again;
             // One that hung, died or was never reached is a failure too.
             counts.failed += u32::from(!first.contains("\ntest result: "));
-            let (name, init) = (&one.test.name, init.name());
-            println!("--- {name} in the {init} guest\n{}\n{}", tail(text, 400), tail(errors, 50));
+            let (name, guest) = (&one.test.name, guest.name());
+            println!("--- {name} in the {guest} guest\n{}\n{}", tail(text, 400), tail(errors, 50));
         }
         eprintln!(
             "{:<44} {:>4} passed {:>3} failed {:>3} skipped  in the {} guest",
@@ -142,7 +142,7 @@ pub(super) fn report(init: Init, chosen: &[Chosen<'_>], said: &Said) -> Counts {
             counts.passed,
             counts.failed,
             counts.skipped,
-            init.name()
+            guest.name()
         );
         total = [total, counts].into_iter().sum();
     }

@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::image::{Image, Init};
+use super::guest::Guest;
+use super::image::Image;
 
 /// How long until the job begins: some seconds on an idle machine, minutes on one with twenty others to serve.
 const BOOT: Duration = Duration::from_secs(600);
 
 const KERNEL_ARGUMENTS: &str = "console=ttyS0 quiet panic=-1 mitigations=off nokaslr tsc=reliable no_timer_check \
-                                norandmaps random.trust_cpu=on audit=0 systemd.unit=vm-job.service \
-                                systemd.unified_cgroup_hierarchy=1";
+                                norandmaps random.trust_cpu=on audit=0 systemd.unit=vm-job.service";
 
 /// A guest's temporary files; gone with it.
 struct Files(PathBuf);
@@ -38,12 +38,12 @@ pub(super) struct Said {
 }
 
 /// Boots a guest with a disk of tests; waits until it is done, or `limit` has passed.
-pub(super) fn run(image: &Image, init: Init, job: &Path, limit: Duration, dir: &Path) -> Result<Said> {
-    let files = Files(dir.join(format!("run-{}-{}", std::process::id(), init.name())));
+pub(super) fn run(image: &Image, guest: Guest, job: &Path, limit: Duration, dir: &Path) -> Result<Said> {
+    let files = Files(dir.join(format!("run-{}-{}", std::process::id(), guest.name())));
     fs::create_dir(&files.0).with_context(|| format!("can't make {}", files.0.display()))?;
     let at = |name: &str| files.0.join(name);
-    image.write_initrd(&at("initrd"), init)?;
-    let mut child = qemu(image, job, &files.0)?.spawn().context("can't start qemu-system-x86_64")?;
+    image.write_initrd(&at("initrd"), guest)?;
+    let mut child = qemu(image, guest, job, &files.0)?.spawn().context("can't start qemu-system-x86_64")?;
     let ended = watch(&mut child, &at("out"), limit)?;
     let code = read(&at("code"));
     let failure = match (&*code, ended) {
@@ -55,12 +55,12 @@ pub(super) fn run(image: &Image, init: Init, job: &Path, limit: Duration, dir: &
     let failure = failure.map(|why| {
         let console = read(&at("console"));
         let said = read(&at("qemu"));
-        format!("the {} guest {why}\n{said}console:\n{}", init.name(), tail(&console, 40))
+        format!("the {} guest {why}\n{said}console:\n{}", guest.name(), tail(&console, 40))
     });
     Ok(Said { out: read(&at("out")), err: read(&at("err")), failure })
 }
 
-fn qemu(image: &Image, job: &Path, dir: &Path) -> Result<Command> {
+fn qemu(image: &Image, guest: Guest, job: &Path, dir: &Path) -> Result<Command> {
     let file = |name: &str| dir.join(name).display().to_string();
     // setpriv: the guest goes when we go, however we do.
     let mut command = Command::new("setpriv");
@@ -78,7 +78,8 @@ fn qemu(image: &Image, job: &Path, dir: &Path) -> Result<Command> {
         "1536",
     ]);
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
-    command.arg("-kernel").arg(&image.kernel).args(["-initrd", &file("initrd"), "-append", KERNEL_ARGUMENTS]);
+    let arguments = format!("{KERNEL_ARGUMENTS} {}", guest.kernel_arguments());
+    command.arg("-kernel").arg(&image.kernel).args(["-initrd", &file("initrd"), "-append", &arguments]);
     for disk in [&image.disk, job] {
         // Writes go to an unnamed file.
         let disk = disk.display();

@@ -1,13 +1,15 @@
-//! `cargo xtask test vm`: the privileged tests on a machine with cgroup v2 alone, without and with systemd.
+//! `cargo xtask test vm`: the privileged tests on machines with other cgroups, another PID 1 and another LSM than ours.
 //!
 //! The machine is a virtual one, emulated, made from Debian packages (see docs/decisions/0009-vm-lane.md). Its disks are
-//! never written to, so that every run begins with the same machine; both guests run side by side.
+//! never written to, so that every run begins with the same machine; two run side by side.
 
+mod guest;
 mod image;
 mod job;
 mod machine;
 
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
@@ -15,7 +17,8 @@ use anyhow::{Context, Result, anyhow};
 use crate::build;
 use crate::setup;
 use crate::test::{Counts, EVERYTHING, Needs, TestBinary, prepare, test_binaries};
-use image::{Image, Init};
+use guest::Guest;
+use image::Image;
 
 /// What a lane with guests needs of the machine, besides.
 const PACKAGES: [&str; 4] = ["qemu-system-x86", "mmdebstrap", "busybox-static", "e2fsprogs"];
@@ -30,23 +33,25 @@ struct Test {
     name: &'static str,
     /// Those of its tests that have one of these words in their names; without any, all.
     words: &'static [&'static str],
-    guests: &'static [Init],
+    guests: &'static [Guest],
 }
 
 /// What runs in guests. The peers are for the root lane, and for those who ask for them by name.
-const TESTS: [Test; 4] = [
+const TESTS: [Test; 6] = [
     Test {
         package: "corten-cgroups",
         name: "crates/runtime/cgroups root",
         words: &[],
-        guests: &[Init::Plain, Init::Systemd],
+        guests: &[Guest::Plain, Guest::Systemd, Guest::V1, Guest::Hybrid],
     },
     Test {
         package: "integration-runtime",
         name: "integration/runtime root",
         // What depends on the cgroups, on a shared root, or on an older kernel than the host's.
         words: &[
+            "::apparmor::",
             "::cgroups::",
+            "::checkpoint",
             "::devices::",
             "::exec::",
             "::hooks::",
@@ -55,14 +60,26 @@ const TESTS: [Test; 4] = [
             "::namespaces::",
             "::unified::",
         ],
-        guests: &[Init::Plain],
+        guests: &[Guest::Plain],
     },
     // What doesn't depend on who is PID 1 needn't be run twice.
     Test {
         package: "integration-runtime",
         name: "integration/runtime root",
-        words: &["::cgroups::", "::unified::", "::systemd::", "::lifecycle::", "::exec::"],
-        guests: &[Init::Systemd],
+        words: &["::cgroups::", "::unified::", "::systemd::", "::user_bus::", "::lifecycle::", "::exec::"],
+        guests: &[Guest::Systemd],
+    },
+    Test {
+        package: "integration-runtime",
+        name: "integration/runtime root",
+        words: &["::cgroups::", "::devices::", "::events::", "::systemd::", "::legacy::"],
+        guests: &[Guest::V1, Guest::Hybrid],
+    },
+    Test {
+        package: "integration-runtime",
+        name: "integration/runtime root",
+        words: &["::keyring::", "::selinux::"],
+        guests: &[Guest::Selinux],
     },
     // What the shim does itself with cgroups, and what criu can't do on other machines.
     Test {
@@ -78,18 +95,22 @@ const TESTS: [Test; 4] = [
             "::figures_are",
             "::out_of_memory",
         ],
-        guests: &[Init::Plain],
+        guests: &[Guest::Plain],
     },
 ];
 
-/// Builds what is needed, then runs the tests whose names contain one of `filter` in both guests, or in the one whose name
-/// comes first in it.
+/// How many guests run at a time: emulation is bound to one core each, and memory isn't endless.
+const AT_A_TIME: usize = 2;
+
+/// Builds what is needed, then runs the tests whose names contain one of `filter` in all guests, or in those that are
+/// named first in it.
 pub(crate) fn vm(filter: &[&str]) -> Result<()> {
-    let (inits, filter) = match filter {
-        ["plain", rest @ ..] => (vec![Init::Plain], rest),
-        ["systemd", rest @ ..] => (vec![Init::Systemd], rest),
-        all => (vec![Init::Plain, Init::Systemd], all),
-    };
+    let (names, filter) =
+        filter.split_at(filter.iter().take_while(|word| Guest::named(word).is_some()).count());
+    let mut guests: Vec<Guest> = names.iter().filter_map(|name| Guest::named(name)).collect();
+    if guests.is_empty() {
+        guests.extend(Guest::ALL);
+    }
     prepare()?;
     setup::install(&PACKAGES)?;
     // Who has built the binaries, quicker than they are shipped, says where they are, and is in a hurry.
@@ -102,17 +123,21 @@ pub(crate) fn vm(filter: &[&str]) -> Result<()> {
     let dir = build::target_dir().join("vm");
     sweep(&dir);
     let image = Image::ready(&dir)?;
-    // Emulation is bound to one core a guest.
+    let queue = Mutex::new(guests.into_iter());
+    let next = || queue.lock().ok().and_then(|mut queue| queue.next());
     let counts = std::thread::scope(|scope| {
-        let run = |init| {
-            let (image, dir, tests, bin) = (&image, &dir, &tests, &bin);
-            scope.spawn(move || guest(init, image, dir, tests, bin, filter))
+        let worker = || -> Result<Counts> {
+            let mut counts = Vec::new();
+            while let Some(guest) = next() {
+                counts.push(run(guest, &image, &dir, &tests, &bin, filter)?);
+            }
+            Ok(counts.into_iter().sum())
         };
-        let guests: Vec<_> = inits.into_iter().map(run).collect();
-        let join = |guest: std::thread::ScopedJoinHandle<'_, Result<Counts>>| {
-            guest.join().map_err(|_| anyhow!("the thread of a guest panicked"))?
+        let workers = [(); AT_A_TIME].map(|()| scope.spawn(worker));
+        let join = |worker: std::thread::ScopedJoinHandle<'_, Result<Counts>>| {
+            worker.join().map_err(|_| anyhow!("the thread of a guest panicked"))?
         };
-        guests.into_iter().map(join).collect::<Result<Vec<_>>>()
+        workers.into_iter().map(join).collect::<Result<Vec<_>>>()
     })?;
     counts.into_iter().sum::<Counts>().verdict()
 }
@@ -131,8 +156,8 @@ fn sweep(dir: &Path) {
 }
 
 /// Runs the tests of one guest.
-fn guest(
-    init: Init,
+fn run(
+    guest: Guest,
     image: &Image,
     dir: &Path,
     tests: &[TestBinary],
@@ -143,14 +168,14 @@ fn guest(
     for Test { name, words, guests, .. } in TESTS {
         let test = tests.iter().find(|test| test.name == name);
         let test = test.with_context(|| format!("there is no test binary {name:?} any more"))?;
-        if guests.contains(&init) {
+        if guests.contains(&guest) {
             chosen.push(job::Chosen::new(test, if filter.is_empty() { words } else { filter }));
         }
     }
     let started = Instant::now();
-    let disk = job::Disk::make(dir, init, &chosen, bin)?;
-    let said = machine::run(image, init, disk.path(), LIMIT, dir)?;
-    let counts = job::report(init, &chosen, &said);
-    eprintln!("the {} guest took {:.0} s", init.name(), started.elapsed().as_secs_f64());
+    let disk = job::Disk::make(dir, guest, &chosen, bin)?;
+    let said = machine::run(image, guest, disk.path(), LIMIT, dir)?;
+    let counts = job::report(guest, &chosen, &said);
+    eprintln!("the {} guest took {:.0} s", guest.name(), started.elapsed().as_secs_f64());
     Ok(counts)
 }

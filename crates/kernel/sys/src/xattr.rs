@@ -62,7 +62,44 @@ pub fn lget(path: &Path, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
 /// As of llistxattr(2); a file system without attributes gives an empty list.
 pub fn llist(path: &Path) -> io::Result<Vec<Vec<u8>>> {
     let path = c_string(path.as_os_str().as_bytes())?;
-    let list = match sized(|buffer| llist_into(&path, buffer)) {
+    names(sized(|buffer| llist_into(&path, buffer)))
+}
+
+/// The value of an attribute of an open file, or `None` if it doesn't have it. The descriptor can't be an `O_PATH` one.
+///
+/// # Errors
+///
+/// As of fgetxattr(2), without `ENODATA`; a file system without attributes has none.
+pub fn fget(fd: impl AsFd, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    let name = c_string(name)?;
+    let fd = fd.as_fd().as_raw_fd();
+    // SAFETY: name is NUL-terminated and buffer is writable for the length given, both for the whole call.
+    let get = |buffer: &mut [u8]| unsafe {
+        libc::fgetxattr(fd, name.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len())
+    };
+    match sized(get) {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if absent(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The names of all attributes of an open file, sorted. The descriptor can't be an `O_PATH` one.
+///
+/// # Errors
+///
+/// As of flistxattr(2); a file system without attributes gives an empty list.
+pub fn flist(fd: impl AsFd) -> io::Result<Vec<Vec<u8>>> {
+    let fd = fd.as_fd().as_raw_fd();
+    // SAFETY: buffer is writable for the length given, for the whole call.
+    names(sized(|buffer: &mut [u8]| unsafe {
+        libc::flistxattr(fd, buffer.as_mut_ptr().cast(), buffer.len())
+    }))
+}
+
+/// A list of names, each with a NUL at its end.
+fn names(list: io::Result<Vec<u8>>) -> io::Result<Vec<Vec<u8>>> {
+    let list = match list {
         Ok(list) => list,
         Err(error) if absent(&error) => return Ok(Vec::new()),
         Err(error) => return Err(error),
@@ -124,6 +161,9 @@ mod tests {
         assert_eq!(lget(file.path(), b"user.long").expect("get"), Some(long));
         assert_eq!(lget(file.path(), b"user.empty").expect("get"), Some(Vec::new()));
         assert_eq!(lget(file.path(), b"user.none").expect("get"), None);
+        assert_eq!(fget(file.as_file(), b"user.long").expect("get"), Some(vec![b'x'; 1000]));
+        assert_eq!(fget(file.as_file(), b"user.none").expect("get"), None);
+        assert_eq!(flist(file.as_file()).expect("list"), llist(file.path()).expect("list"));
         let names = llist(file.path()).expect("list");
         assert!(
             names.contains(&b"user.empty".to_vec()) && names.contains(&b"user.long".to_vec()),

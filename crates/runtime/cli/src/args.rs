@@ -359,6 +359,9 @@ pub(crate) struct Criu {
     /// Allow open TCP connections
     #[arg(long)]
     pub(crate) tcp_established: bool,
+    /// Close TCP connections rather than restore them
+    #[arg(long)]
+    pub(crate) tcp_close: bool,
     /// Allow UNIX sockets that are connected to outside
     #[arg(long)]
     pub(crate) ext_unix_sk: bool,
@@ -511,7 +514,7 @@ mod tests {
         let Command::Checkpoint(checkpoint) = parse(&line) else { panic!() };
         assert_eq!((checkpoint.id.as_str(), checkpoint.status_fd), ("x", Some(-1)));
         let line = "restore -d -b /b --image-path /i --console-socket /c --pid-file /p --no-subreaper --no-pivot \
-            --lsm-profile apparmor:x --lsm-mount-context c --lazy-pages --auto-dedup x";
+            --lsm-profile apparmor:x --lsm-mount-context c --lazy-pages --auto-dedup --tcp-close x";
         let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(matches!(parse(&line), Command::Restore(restore) if restore.detach && restore.id == "x"));
     }

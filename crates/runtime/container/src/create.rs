@@ -148,7 +148,7 @@ impl Runtime {
         let creation = Creation {
             // Without privileges nothing can be mounted before there is a user namespace: then init does it.
             sources: (!is_unprivileged()).then(|| Sources::open(&plan)).transpose()?,
-            keyring: keyring(id, options),
+            keyring: (!options.no_new_keyring).then(|| keyring(id)).flatten(),
             no_pivot: options.no_pivot,
             state: initial_state(id, &bundle, &plan),
             plan: &plan,
@@ -180,6 +180,7 @@ impl Runtime {
         Failpoint::CreateMapped.pass()?;
         let identity = Identity::new(child.pid, child.pidfd.as_fd()).doing(|| "identify init".to_owned())?;
         let mut record = record(&bundle, &plan, creation.state, (identity, cgroup, groups), filter.as_ref());
+        record.keyring = creation.keyring.is_some();
         record.shared_mounts = shared_mounts;
         home.save(&record, &filter::to_bytes(filter.as_ref()))?;
         Failpoint::CreateSaved.pass()?;
@@ -353,8 +354,9 @@ pub(crate) fn connect(socket: Option<&Path>, terminal: bool, relayed: bool) -> R
     }
 }
 
-fn keyring(id: &str, options: &CreateOptions) -> Option<CString> {
-    (!options.no_new_keyring).then(|| CString::new(format!("_ses.{id}")).ok()).flatten()
+/// The name of a container's session keyring.
+pub(crate) fn keyring(id: &str) -> Option<CString> {
+    CString::new(format!("_ses.{id}")).ok()
 }
 
 /// Sends a pidfd to whoever listens.

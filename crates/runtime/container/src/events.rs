@@ -14,7 +14,9 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
 };
 
-use crate::{Error, Result, Runtime, Status, cgroup::CgroupDoing, error::Doing, query::Now};
+use crate::{
+    Error, Rdt, Result, Runtime, Status, cgroup::CgroupDoing, error::Doing, query::Now, rdt::Groups,
+};
 
 /// Pressure is told when processes have waited for so long ...
 const STALL: Duration = Duration::from_millis(200);
@@ -41,6 +43,8 @@ pub struct Usage {
     pub extended: corten_cgroups::stats::Extended,
     /// The network devices of its namespace.
     pub interfaces: Vec<Interface>,
+    /// Of caches and memory bandwidth, for a container with `linux.intelRdt`.
+    pub rdt: Option<Rdt>,
 }
 
 /// What went through a network device.
@@ -179,6 +183,7 @@ fn usage(now: &Now) -> Result<Usage> {
         interfaces: interfaces(
             &fs::read_to_string(format!("/proc/{}/net/dev", now.record.init.pid)).unwrap_or_default(),
         ),
+        rdt: now.record.rdt.as_ref().map(Groups::stats),
     })
 }
 

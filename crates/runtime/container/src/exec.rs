@@ -13,7 +13,7 @@ use crate::{
     Error, ExecOptions, Outcome, Result, Runtime, Status,
     alone::alone,
     cgroup::CgroupDoing,
-    create::{connect, send_pidfd},
+    create::{connect, keyring, send_pidfd},
     descriptors::{inherited_descriptors, listen_fds},
     error::{Doing, chain},
     failpoint::Failpoint,
@@ -115,11 +115,13 @@ fn spawn(
     let mut wires = wires(now, theirs, plan, options, keep)?;
     let join = Namespaces::from_bits_retain(now.record.namespaces);
     let root = own_root(now)?;
+    let keyring = now.record.keyring.then(|| keyring(&now.home.id)).flatten();
     let entry = Entry {
         join,
         target,
         root: root.as_ref(),
         personality: now.record.personality,
+        keyring: keyring.as_deref(),
         memory_policy: now.record.memory_policy.as_ref(),
     };
     // The container's own /proc could say anything; and what holds for its user namespace, holds for all below it.

@@ -115,5 +115,6 @@ pub use events::{Event, Interface, Usage};
 pub use options::{CreateOptions, ExecOptions, Outcome, RunOptions};
 pub use privilege::{in_user_namespace, is_limited};
 pub use protect::protect_executable;
+pub use rdt::{Bandwidth, Cache, Occupancy, Rdt, Traffic};
 pub use restore::RestoreOptions;
 pub use status::{State, Status};

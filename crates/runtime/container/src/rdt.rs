@@ -17,6 +17,10 @@ use crate::{
     undo::Undo,
 };
 
+mod stats;
+
+pub use stats::{Bandwidth, Cache, Occupancy, Rdt, Traffic};
+
 /// A container's groups.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Groups {

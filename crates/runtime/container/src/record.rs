@@ -77,6 +77,9 @@ pub(crate) struct Record {
     pub(crate) personality: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) memory_policy: Option<(u32, Vec<u64>)>,
+    /// Whether the container has a session keyring of its own, which further processes join.
+    #[serde(default)]
+    pub(crate) keyring: bool,
     #[serde(default)]
     pub(crate) poststart: Vec<Hook>,
     #[serde(default)]
@@ -308,6 +311,7 @@ impl Record {
             shared_mounts: None,
             personality: None,
             memory_policy: None,
+            keyring: true,
             poststart: hooks.and_then(|h| h.poststart().clone()).unwrap_or_default(),
             poststop: hooks.and_then(|h| h.poststop().clone()).unwrap_or_default(),
         }

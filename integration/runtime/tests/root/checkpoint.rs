@@ -19,7 +19,7 @@ crate::each_runtime!(@one corten Corten
 crate::each_runtime!(@one runc Runc there_and_back);
 
 /// Counts in a file, a line for each number, which is how one sees that it goes on where it was.
-const COUNT: &str = "i=0; while :; do i=$((i+1)); echo $i >> /tmp/count; sleep 0.05; done";
+pub(crate) const COUNT: &str = "i=0; while :; do i=$((i+1)); echo $i >> /tmp/count; sleep 0.05; done";
 
 /// What criu says of this machine; `None` without criu, which is a skip.
 fn criu_works() -> Result<Option<Result<(), String>>> {
@@ -31,7 +31,7 @@ fn criu_works() -> Result<Option<Result<(), String>>> {
 }
 
 /// Whether this is a machine on which criu works; if not it's a skip.
-fn works() -> Result<bool> {
+pub(crate) fn works() -> Result<bool> {
     let works = matches!(criu_works()?, Some(Ok(())));
     if !works {
         integration_support::skip("criu doesn't work on this kernel (`criu check`)");
@@ -40,28 +40,39 @@ fn works() -> Result<bool> {
 }
 
 /// A container in the background without anything of the test's: criu can't save files from outside.
-struct Counter<'a> {
+pub(crate) struct Counter<'a> {
     t: &'a T<'a>,
-    bundle: Bundle,
+    pub(crate) bundle: Bundle,
     log: PathBuf,
 }
 
 impl<'a> Counter<'a> {
-    fn start(t: &'a T<'a>, bundle: Bundle) -> Result<Self> {
+    pub(crate) fn start(t: &'a T<'a>, bundle: Bundle) -> Result<Self> {
         let counter = Self { t, bundle: bundle.write()?, log: t.scope.path("log") };
         counter.detached(&["run"])?;
         wait_for("the first count", || counter.count().is_ok())?;
         Ok(counter)
     }
 
-    fn call(&self, arguments: &[&str]) -> Result<Finished> {
+    /// The same container by another name, for a restore while the first is still there.
+    pub(crate) fn again(other: &Self, name: &str) -> Result<Self> {
+        let bundle = Bundle::busybox(other.t.scope, name, &[]).edit(|config| {
+            *config = other.bundle.config().clone();
+            config["root"]["path"] = json!(other.bundle.rootfs());
+            config["linux"]["cgroupsPath"] = json!(other.t.scope.cgroup(name));
+        });
+        fs::create_dir_all(bundle.rootfs())?;
+        Ok(Self { t: other.t, bundle: bundle.write()?, log: other.log.clone() })
+    }
+
+    pub(crate) fn call(&self, arguments: &[&str]) -> Result<Finished> {
         let mut command = self.t.rt.command();
         command.args(arguments).arg(self.bundle.id());
         run_with_deadline(&mut command, DEADLINE * 3, b"")
     }
 
     /// `run` or `restore`, detached, with nothing for stdio.
-    fn detached(&self, arguments: &[&str]) -> Result<()> {
+    pub(crate) fn detached(&self, arguments: &[&str]) -> Result<()> {
         let mut command = self.t.rt.command();
         command.arg("--log").arg(&self.log).args(arguments);
         command.arg("--detach").arg("--bundle").arg(self.bundle.dir()).arg(self.bundle.id());
@@ -71,24 +82,24 @@ impl<'a> Counter<'a> {
         Ok(())
     }
 
-    fn count(&self) -> Result<u64> {
+    pub(crate) fn count(&self) -> Result<u64> {
         let text = fs::read_to_string(self.bundle.rootfs().join("tmp/count"))?;
         let whole = text.split_inclusive('\n').rfind(|line| line.ends_with('\n')).context("a line")?;
         whole.trim().parse().context("a number")
     }
 
     /// Waits until it has counted on.
-    fn counts_on(&self) -> Result<()> {
+    pub(crate) fn counts_on(&self) -> Result<()> {
         let before = self.count()?;
         wait_for("it to count on", || self.count().is_ok_and(|now| now > before))
     }
 
-    fn status(&self) -> Result<String> {
+    pub(crate) fn status(&self) -> Result<String> {
         let state: Value = serde_json::from_str(&self.call(&["state"])?.ok()?.stdout)?;
         Ok(state["status"].as_str().unwrap_or_default().to_owned())
     }
 
-    fn delete(&self) -> Result<()> {
+    pub(crate) fn delete(&self) -> Result<()> {
         self.call(&["delete", "--force"])?.ok().map(drop)
     }
 }

@@ -8,6 +8,11 @@ m mqueue rw mqueue /dev/mqueue
 m cgroup2 nsdelegate,memory_recursiveprot cgroup2 /sys/fs/cgroup
 m securityfs rw securityfs /sys/kernel/security
 m bpf mode=700 bpf /sys/fs/bpf
+if [ -d /sys/fs/selinux ]; then
+  m selinuxfs rw selinuxfs /sys/fs/selinux
+  # All of it in one write.
+  dd if=/etc/vm/policy of=/sys/fs/selinux/load bs=1M status=none
+fi
 mkdir -p /dev/net
 mknod /dev/net/tun c 10 200
 mknod /dev/fuse c 10 229

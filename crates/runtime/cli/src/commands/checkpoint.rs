@@ -62,6 +62,7 @@ fn criu_options(args: &Criu) -> Result<CriuOptions> {
         image_path: absolute(&images.unwrap_or_else(|| PathBuf::from(IMAGES)))?,
         work_path: args.work_path.as_deref().map(absolute).transpose()?,
         tcp_established: args.tcp_established,
+        tcp_close: args.tcp_close,
         ext_unix_sk: args.ext_unix_sk,
         shell_job: args.shell_job,
         file_locks: args.file_locks,

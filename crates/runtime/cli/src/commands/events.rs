@@ -92,7 +92,7 @@ fn data(usage: &Usage) -> Value {
             (device.clone(), Value::Object(found.collect()))
         }).collect::<Map<_, _>>(),
         "misc": extended.misc.iter().map(|(name, pair)| (name.clone(), used(*pair))).collect::<Map<_, _>>(),
-        "intel_rdt": {},
+        "intel_rdt": usage.rdt.as_ref().map_or_else(|| json!({}), |rdt| json!(rdt)),
         "network_interfaces": usage.interfaces.iter().map(interface).collect::<Vec<_>>(),
     })
 }

@@ -33,6 +33,8 @@ pub struct CriuOptions {
     pub work_path: Option<PathBuf>,
     /// TCP connections are saved, and restored.
     pub tcp_established: bool,
+    /// TCP connections aren't saved, and are closed when their processes are restored.
+    pub tcp_close: bool,
     /// UNIX sockets may be connected to outside.
     pub ext_unix_sk: bool,
     /// The container's session and terminal are its caller's.
@@ -123,6 +125,7 @@ impl Directories {
             manage_cgroups_mode: Some(options.manage_cgroups.number()),
             shell_job: Some(options.shell_job),
             tcp_established: Some(options.tcp_established),
+            tcp_close: options.tcp_close.then_some(true),
             ext_unix_sk: Some(options.ext_unix_sk),
             file_locks: Some(options.file_locks),
             auto_dedup: Some(options.auto_dedup),

@@ -139,6 +139,8 @@ pub(crate) struct Options {
     pub(crate) orphan_pts_master: Option<bool>,
     #[prost(string, optional, tag = "51")]
     pub(crate) config_file: Option<String>,
+    #[prost(bool, optional, tag = "52")]
+    pub(crate) tcp_close: Option<bool>,
     #[prost(string, optional, tag = "53")]
     pub(crate) lsm_profile: Option<String>,
     #[prost(string, optional, tag = "63")]

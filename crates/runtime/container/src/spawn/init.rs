@@ -3,7 +3,7 @@
 
 use std::{
     convert::Infallible,
-    ffi::CString,
+    ffi::{CStr, CString},
     os::fd::{AsFd, OwnedFd},
     path::PathBuf,
 };
@@ -170,7 +170,7 @@ fn enter_namespaces(wires: &Wires, creation: &Creation<'_>) -> Result<OwnedFd> {
         process::unshare(Namespaces::CGROUP).doing(|| "make a cgroup namespace".to_owned())?;
     }
     if let Some(name) = &creation.keyring {
-        session_keyring(wires, name);
+        lsm::with_key_label(&plan.process, || session_keyring(wires, name))?;
     }
     if plan.namespaces.new.contains(Namespaces::NET) {
         net::loopback_up().doing(|| "set the loopback device up".to_owned())?;
@@ -213,7 +213,8 @@ pub(super) fn warn(wires: &Wires, text: String) {
     wires.channel.tell(&FromInit::Warning(text)).ok(); // because the parent's death is noticed where it matters
 }
 
-fn session_keyring(wires: &Wires, name: &CString) {
+/// Joins the container's session keyring, which its further processes find by its name.
+pub(super) fn session_keyring(wires: &Wires, name: &CStr) {
     let joined = keyring::join_session(name).and_then(keyring::allow_user_search);
     if let Err(e) = joined {
         // Kernels without keyrings, and quotas, are no reason not to run: runc only warns too.

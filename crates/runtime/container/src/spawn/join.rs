@@ -3,6 +3,7 @@
 
 use std::{
     convert::Infallible,
+    ffi::CStr,
     os::fd::{AsFd, OwnedFd},
 };
 
@@ -15,7 +16,7 @@ use nix::{
 };
 
 use super::{
-    init::{Wires, become_process, become_program, hide, join_cgroups, warn},
+    init::{Wires, become_process, become_program, hide, join_cgroups, session_keyring, warn},
     sync::{Channel, FromInit, FromParent},
 };
 use crate::{
@@ -23,7 +24,7 @@ use crate::{
     error::Doing,
     failpoint::Failpoint,
     plan::{Plan, ProcessPlan},
-    steps::{console, dev, filter, limits, rootfs},
+    steps::{console, dev, filter, limits, lsm, rootfs},
 };
 
 /// Where a further process goes.
@@ -37,6 +38,8 @@ pub(crate) struct Entry<'a> {
     pub(crate) root: Option<&'a OwnedFd>,
     /// The container's execution domain.
     pub(crate) personality: Option<u64>,
+    /// The name of the container's session keyring, if it has one.
+    pub(crate) keyring: Option<&'a CStr>,
     /// The container's NUMA policy.
     pub(crate) memory_policy: Option<&'a (u32, Vec<u64>)>,
 }
@@ -49,7 +52,7 @@ pub(crate) fn exec(
     setgroups: bool,
 ) -> Result<Infallible> {
     Failpoint::JoinBorn.pass()?;
-    let Entry { join, target, root, personality, memory_policy } = entry;
+    let Entry { join, target, root, personality, keyring, memory_policy } = entry;
     limits::affinity(plan.affinity.initial.as_deref())?;
     join_cgroups(wires)?;
     Failpoint::JoinCgroup.pass()?;
@@ -70,6 +73,10 @@ pub(crate) fn exec(
     }
     if join.contains(Namespaces::USER) {
         process::set_user(0, 0, None).doing(|| "become root of the user namespace".to_owned())?;
+    }
+    // Not the caller's: what is in that isn't for containers.
+    if let Some(name) = keyring {
+        lsm::with_key_label(plan, || session_keyring(wires, name))?;
     }
     Failpoint::JoinNamespaces.pass()?;
     if plan.terminal {

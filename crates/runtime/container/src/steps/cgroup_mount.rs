@@ -1,7 +1,7 @@
 //! The cgroup file systems as the container sees them: cgroup2, or on v1 a tmpfs with one mount per hierarchy.
 
 use std::{
-    ffi::CString,
+    ffi::{CStr, CString},
     fs, io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
@@ -28,7 +28,12 @@ use crate::{
 const ROOT: &str = "/sys/fs/cgroup";
 
 /// Mounts it, as the host has it.
-pub(crate) fn mount(root: BorrowedFd<'_>, mount: &Mount, cgroup: &CgroupMount) -> Result<()> {
+pub(crate) fn mount(
+    root: BorrowedFd<'_>,
+    mount: &Mount,
+    cgroup: &CgroupMount,
+    label: Option<&CStr>,
+) -> Result<()> {
     let target = place(root, mount, Make::Directory)?;
     let unified = statfs(ROOT).is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC);
     let set = mount.set | mount.set_recursive;
@@ -39,7 +44,7 @@ pub(crate) fn mount(root: BorrowedFd<'_>, mount: &Mount, cgroup: &CgroupMount) -
         let tree = v2(&host, cgroup, set).doing(doing)?;
         return mount::move_mount(tree.as_fd(), target.as_fd()).doing(doing);
     }
-    v1(target.as_fd(), cgroup.namespaced, set).doing(doing)
+    v1(target.as_fd(), cgroup.namespaced, set, label).doing(doing)
 }
 
 fn v2(host: &str, cgroup: &CgroupMount, set: Attributes) -> io::Result<OwnedFd> {
@@ -81,10 +86,13 @@ fn hierarchies() -> io::Result<Vec<Hierarchy>> {
     Ok(text.lines().filter_map(parse).collect())
 }
 
-fn v1(target: BorrowedFd<'_>, namespaced: bool, set: Attributes) -> io::Result<()> {
+fn v1(target: BorrowedFd<'_>, namespaced: bool, set: Attributes, label: Option<&CStr>) -> io::Result<()> {
     let fs = Filesystem::open(c"tmpfs")?;
     fs.string(c"source", c"tmpfs")?;
     fs.string(c"mode", c"755")?;
+    if let Some(label) = label {
+        fs.string(c"context", label)?;
+    }
     let tmpfs = fs.mount(set.difference(Attributes::RDONLY))?;
     mount::move_mount(tmpfs.as_fd(), target)?;
     for hierarchy in hierarchies()? {

@@ -22,11 +22,26 @@ pub(crate) fn apply(process: &ProcessPlan) -> Result<()> {
         }
     }
     if let Some(label) = &process.selinux {
-        attr(&proc, "keycreate", label)
-            .and_then(|()| attr(&proc, "exec", label))
-            .doing(|| format!("ask for the SELinux label {label:?} (is SELinux on?)"))?;
+        attr(&proc, "exec", label).doing(|| asking(label))?;
     }
     Ok(())
+}
+
+/// Runs `make`, which makes or finds a keyring: with the SELinux label of the process, who couldn't use it else.
+pub(crate) fn with_key_label(process: &ProcessPlan, make: impl FnOnce()) -> Result<()> {
+    let Some(label) = &process.selinux else {
+        make();
+        return Ok(());
+    };
+    let proc = Proc::private().doing(|| "mount a private procfs".to_owned())?;
+    attr(&proc, "keycreate", label).doing(|| asking(label))?;
+    make();
+    // A line without a label is none.
+    attr(&proc, "keycreate", "\n").doing(|| "take back the SELinux label for keys".to_owned())
+}
+
+fn asking(label: &str) -> String {
+    format!("ask for the SELinux label {label:?} (does the policy know it?)")
 }
 
 fn attr(proc: &Proc, name: &str, value: &str) -> std::io::Result<()> {

@@ -37,7 +37,7 @@ pub(crate) fn masked(root: BorrowedFd<'_>, plan: &Plan) -> Result<()> {
         let Some(target) = find(root, path).doing(doing)? else { continue };
         let directory = is_directory(target.as_fd()).doing(doing)?;
         let tree = match (directory, &empty) {
-            (true, None) => empty_directory().doing(doing)?,
+            (true, None) => empty_directory(plan.mount_label.as_deref()).doing(doing)?,
             // Cloned from where the first one is mounted: a detached mount can't be cloned before Linux 6.15.
             (true, Some(first)) => mount::clone_tree(first.as_fd(), c"", false).doing(doing)?,
             (false, _) => {
@@ -64,11 +64,14 @@ fn find(root: BorrowedFd<'_>, path: &std::ffi::CStr) -> std::io::Result<Option<O
     }
 }
 
-fn empty_directory() -> std::io::Result<OwnedFd> {
+fn empty_directory(label: Option<&std::ffi::CStr>) -> std::io::Result<OwnedFd> {
     let fs = Filesystem::open(c"tmpfs")?;
     fs.string(c"source", c"tmpfs")?;
     fs.string(c"nr_blocks", c"1")?;
     fs.string(c"nr_inodes", c"1")?;
+    if let Some(label) = label {
+        fs.string(c"context", label)?;
+    }
     let set = Attributes::RDONLY | Attributes::NOSUID | Attributes::NODEV | Attributes::NOEXEC;
     fs.mount(set)
 }

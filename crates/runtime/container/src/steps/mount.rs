@@ -113,7 +113,9 @@ pub(crate) fn all(root: BorrowedFd<'_>, plan: &Plan, sources: &[Option<Source>])
                 let label = plan.mount_label.as_deref();
                 filesystem(root, mount, &New { name, source, options, copy_up: *copy_up, label }, &mut late)?;
             }
-            (MountKind::Cgroup(cgroup), _) => cgroup_mount::mount(root, mount, cgroup)?,
+            (MountKind::Cgroup(cgroup), _) => {
+                cgroup_mount::mount(root, mount, cgroup, plan.mount_label.as_deref())?;
+            }
             (MountKind::Remount { options, bind }, _) => remount(root, mount, options, *bind)?,
         }
     }
@@ -216,6 +218,13 @@ struct New<'a> {
     label: Option<&'a CStr>,
 }
 
+impl New<'_> {
+    /// Files of proc and sysfs have labels by their names, and mqueue takes none as an option.
+    fn is_labelled(&self) -> bool {
+        !matches!(self.name.to_bytes(), b"proc" | b"sysfs" | b"mqueue")
+    }
+}
+
 fn filesystem(root: BorrowedFd<'_>, mount: &Mount, new: &New<'_>, late: &mut Late) -> Result<()> {
     let destination = mount.destination.as_c_str();
     // Masks and sysctls count on proc and sysfs being where they look (CVE-2019-19921).
@@ -246,7 +255,9 @@ fn filesystem(root: BorrowedFd<'_>, mount: &Mount, new: &New<'_>, late: &mut Lat
         Err((e, _)) if new.name == c"sysfs" && e.raw_os_error() == Some(libc::EPERM) => host_sysfs(set),
         Err((e, message)) => Err(e).doing(|| {
             let message = message.map(|m| format!(" ({m})")).unwrap_or_default();
-            format!("mount {} on {}{message}", show(new.name), show(destination))
+            let label = new.label.filter(|_| new.is_labelled());
+            let label = label.map(|label| format!(" with linux.mountLabel {:?}", show(label)));
+            format!("mount {} on {}{}{message}", show(new.name), show(destination), label.unwrap_or_default())
         }),
         Ok(tree) => Ok(tree),
     }?;
@@ -281,9 +292,7 @@ fn superblock(
         if readonly {
             fs.flag(c"ro")?;
         }
-        // Files of proc and sysfs have labels by their names, and mqueue takes none as an option.
-        let labelled = !matches!(new.name.to_bytes(), b"proc" | b"sysfs" | b"mqueue");
-        if let Some(label) = new.label.filter(|_| labelled) {
+        if let Some(label) = new.label.filter(|_| new.is_labelled()) {
             fs.string(c"context", label)?;
         }
         if let Some(mode) = mode {

@@ -13,7 +13,10 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use corten_sys::path::{open_in_root, open_in_root_no_links};
+use corten_sys::{
+    path::{open_in_root, open_in_root_no_links},
+    xattr,
+};
 use nix::{
     errno::Errno,
     fcntl::{OFlag, openat, readlinkat},
@@ -171,13 +174,14 @@ fn copy_one(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> io::Result
     let stat = nix::sys::stat::fstatat(from, name, nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW)?;
     let mode = Mode::from_bits_truncate(stat.st_mode & 0o7777);
     let nofollow = OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
+    let opened = match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
         SFlag::S_IFDIR => {
             mkdirat(to, name, mode)?;
             let flags = nofollow | OFlag::O_DIRECTORY | OFlag::O_RDONLY;
             let inner = openat(from, name, flags, Mode::empty())?;
             let copy = openat(to, name, flags, Mode::empty())?;
             copy_up(inner.as_fd(), copy.as_fd())?;
+            Some((inner, copy))
         }
         SFlag::S_IFREG => {
             let mut source =
@@ -185,19 +189,40 @@ fn copy_one(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> io::Result
             let flags = nofollow | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY;
             let mut copy = std::fs::File::from(openat(to, name, flags, mode)?);
             io::copy(&mut source, &mut copy)?;
+            Some((source.into(), copy.into()))
         }
         SFlag::S_IFLNK => {
             let link = readlinkat(from, name)?;
             nix::unistd::symlinkat(link.as_os_str(), to, name)?;
+            None
         }
         kind @ (SFlag::S_IFIFO | SFlag::S_IFCHR | SFlag::S_IFBLK) => {
             nix::sys::stat::mknodat(to, name, kind, mode, stat.st_rdev)?;
+            None
         }
         _ => return Ok(()),
-    }
+    };
     let (uid, gid) = (nix::unistd::Uid::from_raw(stat.st_uid), nix::unistd::Gid::from_raw(stat.st_gid));
     let flags = nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW;
     nix::unistd::fchownat(to, name, Some(uid), Some(gid), flags)?;
+    // After the owner, whose change takes away file capabilities; after what is in it, which a default ACL would change.
+    opened.map_or(Ok(()), |(from, to)| copy_attributes(&from, &to))
+}
+
+/// Extended attributes, and with them ACLs and file capabilities. What a tmpfs doesn't keep (attributes of users
+/// before Linux 6.6), or what we may not set (trusted ones, in user namespaces), stays behind: so does cp(1).
+fn copy_attributes(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
+    for name in xattr::flist(from)? {
+        // SELinux has labelled the copy by the mount, and overlayfs's own aren't for others.
+        if name == b"security.selinux" || name.starts_with(b"trusted.overlay.") {
+            continue;
+        }
+        let Some(value) = xattr::fget(from, &name)? else { continue };
+        match xattr::fset(to, &name, &value) {
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EPERM)) => {}
+            other => other?,
+        }
+    }
     Ok(())
 }
 
@@ -263,6 +288,27 @@ mod tests {
         }
         open_or_make_no_links(fd.as_fd(), c"/dev/null", Make::File).expect("made");
         assert!(root.path().join("dev/null").is_file());
+    }
+
+    #[test]
+    fn copies_have_the_attributes() {
+        let (from, to) = (tempfile::tempdir().expect("tempdir"), tempfile::tempdir().expect("tempdir"));
+        fs::create_dir(from.path().join("dir")).expect("mkdir");
+        fs::write(from.path().join("dir/file"), "text").expect("write");
+        symlink("file", from.path().join("dir/link")).expect("symlink");
+        for path in ["dir", "dir/file"] {
+            if let Err(e) = xattr::lset(&from.path().join(path), b"user.colour", path.as_bytes()) {
+                assert_eq!(e.raw_os_error(), Some(libc::EOPNOTSUPP));
+                return;
+            }
+        }
+        let open = |dir: &tempfile::TempDir| fs::File::open(dir.path()).expect("open");
+        copy_up(open(&from).as_fd(), open(&to).as_fd()).expect("copied");
+        for path in ["dir", "dir/file"] {
+            let value = xattr::lget(&to.path().join(path), b"user.colour").expect("read");
+            assert_eq!(value.as_deref(), Some(path.as_bytes()));
+        }
+        assert!(to.path().join("dir/link").is_symlink());
     }
 
     #[test]
