@@ -78,7 +78,7 @@ fn processes_have_their_profiles(t: &T<'_>) -> Result<()> {
 fn a_profile_that_is_not_loaded_is_refused(t: &T<'_>) -> Result<()> {
     let Some(profiles) = Profiles::load(t)? else { return Ok(()) };
     let missing = t.scope.id("missing");
-    let refused = t.refused(t.workload(&["exit", "0"]).set("/process/apparmorProfile", json!(missing)))?;
+    let refused = t.refused(t.sh("exit 0").set("/process/apparmorProfile", json!(missing)))?;
     if t.rt.kind() == Kind::Corten {
         has(&refused, &missing)?;
     }

@@ -44,8 +44,8 @@ fn file_locks(t: &T<'_>) -> Result<()> {
     if !works()? {
         return Ok(());
     }
-    let counter = needs(t, "exec 9>/tmp/lock; flock -x 9", "--file-locks", &["lock"])?;
-    let locked = exec(&counter, t, "flock -n -x /tmp/lock true || echo locked")?;
+    let counter = needs(t, "exec 9>/tmp/lock; busybox flock -x 9 || exit 1", "--file-locks", &["lock"])?;
+    let locked = exec(&counter, t, "busybox flock -n -x /tmp/lock true || echo locked")?;
     ensure!(locked == "locked\n", "{locked}");
     counter.delete()
 }
@@ -62,7 +62,7 @@ fn link_remap(t: &T<'_>) -> Result<()> {
 }
 
 /// Two processes with a TCP connection between them: what is written to a fifo ends up in a file.
-const TCP: &str = "mkfifo /tmp/fifo; exec 7<>/tmp/fifo; nc -l -p 7777 > /tmp/received & \
+const TCP: &str = "mkfifo /tmp/fifo /tmp/idle; exec 7<>/tmp/fifo; nc -l -p 7777 <>/tmp/idle >/tmp/received & \
                    until nc 127.0.0.1 7777 < /tmp/fifo; do sleep 0.1; done & \
                    echo before >&7; until grep -q before /tmp/received; do sleep 0.1; done";
 
@@ -100,7 +100,8 @@ fn there_and_back(t: &T<'_>, flags: &[&str]) -> Result<()> {
     wait_for("it to count on from there", || counter.count().is_ok_and(|now| now > stood))?;
     let cgroup =
         exec(&counter, t, "cat /sys/fs/cgroup/pids.max /sys/fs/cgroup/pids/pids.max 2>/dev/null || :")?;
-    ensure!(cgroup == "1024\n", "{flags:?}: {cgroup}");
+    // Where criu ignores cgroups it makes no cgroup namespace either.
+    ensure!(cgroup == "1024\n" || flags.contains(&"ignore"), "{flags:?}: {cgroup}");
     counter.delete()?;
     fs::remove_dir_all(images.as_ref())?;
     Ok(fs::remove_file(counter.bundle.rootfs().join("tmp/count"))?)
@@ -239,7 +240,7 @@ fn lazy_pages(t: &T<'_>) -> Result<()> {
         "--work-path",
         &work.to_string_lossy(),
     ])?;
-    wait_for("it to count on from there", || renamed.count().is_ok_and(|now| now > stood))?;
+    wait_for("it to count on from there", || counter.count().is_ok_and(|now| now > stood))?;
     wait_for("all pages to be fetched", || source.try_wait().is_ok_and(|ended| ended.is_some()))?;
     ensure!(source.wait()?.success(), "{}", std::io::read_to_string(source.stderr.take().expect("piped"))?);
     drop(fetcher);

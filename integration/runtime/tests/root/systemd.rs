@@ -291,7 +291,8 @@ fn properties_of_many_types(t: &T<'_>) -> Result<()> {
     let shown = show(&unit(t), "TimeoutStopUSec,Documentation,SendSIGHUP,KillSignal,CPUWeight,Description")?;
     for line in [
         "TimeoutStopUSec=7s",
-        "Documentation=https://example.org/a man:a(1)",
+        "Documentation=https://example.org/a ",
+        "man:a(1)",
         "SendSIGHUP=yes",
         "KillSignal=15",
         "CPUWeight=77",

@@ -161,11 +161,17 @@ fn a_whole_life(t: &T<'_>) -> Result<()> {
 fn from_outside_of_the_session(t: &T<'_>) -> Result<()> {
     // As in a login by SSH, whose processes aren't the manager's: the user may not move them.
     let Some(session) = Session::new(t)? else { return Ok(()) };
-    if t.differs(Kind::Crun, "crun 1.8 joins the cgroup itself, which the kernel forbids") {
+    if t.differs(Kind::Runc, "runc lets systemd move it") || t.differs(Kind::Crun, "crun says less") {
         return Ok(());
     }
-    session.detached(false)?.ok()?;
-    session.live()
+    let refused = session.detached(false)?.err()?;
+    has(
+        &refused.stderr,
+        "start it below the user's own service manager, as with systemd-run --user --scope",
+    )?;
+    wait_until("the unit to be gone", Duration::from_secs(60), || {
+        Ok(session.show("LoadState")?.contains("not-found").then_some(()))
+    })
 }
 
 fn without_a_bus(t: &T<'_>) -> Result<()> {

@@ -75,6 +75,16 @@ pub(crate) fn clone_into(wires: &mut Wires, new: Namespaces) -> io::Result<Forke
                     // EAGAIN: pids.max is reached, at 0 from the beginning; to walk in is allowed all the same.
                     Some(libc::EOPNOTSUPP | libc::EINVAL | libc::E2BIG | libc::EBUSY | libc::EAGAIN)
                 ) => {}
+            // Who may write there may still not move anything from where we are: as in a login by SSH, which isn't
+            // below the user's systemd.
+            Err(e) if wires.unprivileged && e.raw_os_error() == Some(libc::EACCES) => {
+                let why = format!(
+                    "this user may not bring processes from the cgroup we are in to {}: start it below the user's own \
+                     service manager, as with systemd-run --user --scope",
+                    wires.place.display()
+                );
+                return Err(io::Error::new(e.kind(), why));
+            }
             other => return other,
         }
     }
