@@ -180,8 +180,7 @@ impl Runtime {
         Failpoint::CreateMapped.pass()?;
         let identity = Identity::new(child.pid, child.pidfd.as_fd()).doing(|| "identify init".to_owned())?;
         let mut record = record(&bundle, &plan, creation.state, (identity, cgroup, groups), filter.as_ref());
-        record.keyring = creation.keyring.is_some();
-        record.shared_mounts = shared_mounts;
+        (record.keyring, record.shared_mounts) = (creation.keyring.is_some(), shared_mounts);
         home.save(&record, &filter::to_bytes(filter.as_ref()))?;
         Failpoint::CreateSaved.pass()?;
         let mut made = Made { home, record, child, terminal: None, hooked: false };

@@ -64,7 +64,7 @@ fn file_systems_have_their_label(t: &T<'_>) -> Result<()> {
     }
     let bundle = t.sh("echo x > /dev/shm/file; sleep 1000").set("/linux/mountLabel", json!(FILES));
     let container = t.start(bundle)?;
-    let pid = container.pid()?.try_into()?;
+    let pid = container.pid()?;
     let mut paths = vec!["/dev", "/dev/null", "/dev/pts", "/dev/shm", "/dev/mqueue"];
     if t.rt.kind() != Kind::Crun {
         paths.push("/sys/firmware"); // Masked by an empty directory.
