@@ -13,7 +13,7 @@ use super::checkpoint::{COUNT, Counter, works};
 use crate::{T, has, has_one};
 
 crate::each_runtime!(@one corten Corten
-    file_locks link_remap tcp_connections shell_job manage_cgroups_modes empty_ns a_page_server lazy_pages
+    link_remap shell_job manage_cgroups_modes empty_ns a_page_server lazy_pages
     deduplicated an_apparmor_profile_of_its_own
 );
 
@@ -40,16 +40,6 @@ fn exec(counter: &Counter<'_>, t: &T<'_>, script: &str) -> Result<String> {
     Ok(integration_support::run(&mut exec)?.ok()?.stdout)
 }
 
-fn file_locks(t: &T<'_>) -> Result<()> {
-    if !works()? {
-        return Ok(());
-    }
-    let counter = needs(t, "exec 9>/tmp/lock; busybox flock -x 9 || exit 1", "--file-locks", &["lock"])?;
-    let locked = exec(&counter, t, "busybox flock -n -x /tmp/lock true || echo locked")?;
-    ensure!(locked == "locked\n", "{locked}");
-    counter.delete()
-}
-
 fn link_remap(t: &T<'_>) -> Result<()> {
     if !works()? {
         return Ok(());
@@ -58,35 +48,6 @@ fn link_remap(t: &T<'_>) -> Result<()> {
     let script = "echo text > /tmp/gone; exec 8</tmp/gone; ln /tmp/gone /tmp/other; rm /tmp/gone";
     let counter = needs(t, script, "--link-remap", &["link-remap", "link_remap", "remap"])?;
     ensure!(exec(&counter, t, "cat /proc/1/fd/8")? == "text\n");
-    counter.delete()
-}
-
-/// Two processes with a TCP connection between them: what is written to a fifo ends up in a file.
-const TCP: &str = "mkfifo /tmp/fifo /tmp/idle; exec 7<>/tmp/fifo; nc -l -p 7777 <>/tmp/idle >/tmp/received & \
-                   until nc 127.0.0.1 7777 < /tmp/fifo; do sleep 0.1; done & \
-                   echo before >&7; until grep -q before /tmp/received; do sleep 0.1; done";
-
-fn tcp_connections(t: &T<'_>) -> Result<()> {
-    if !works()? {
-        return Ok(());
-    }
-    let counter = needs(t, TCP, "--tcp-established", &["tcp-established", "connected TCP", "TCP"])?;
-    exec(&counter, t, "echo after > /tmp/fifo")?;
-    let received = counter.bundle.rootfs().join("tmp/received");
-    wait_for("what is sent after the restore", || {
-        fs::read_to_string(&received).is_ok_and(|text| text.contains("after"))
-    })?;
-    // Once more, but the connection is not to come back.
-    let images = t.scope.path("again");
-    let images = images.to_string_lossy();
-    counter
-        .call(&["checkpoint", "--image-path", &images, "--tcp-established", "--tcp-skip-in-flight"])?
-        .ok()?;
-    let stood = counter.count()?;
-    counter.detached(&["restore", "--image-path", &images, "--tcp-close"])?;
-    wait_for("it to count on from there", || counter.count().is_ok_and(|now| now > stood))?;
-    let left = exec(&counter, t, "netstat -tn | grep -c ESTABLISHED || :")?;
-    ensure!(left == "0\n", "{left}");
     counter.delete()
 }
 
