@@ -21,7 +21,9 @@ crate::each_runtime!(
 
 /// True, and a skip, where there is no v1, or it isn't systemd's.
 fn elsewhere() -> bool {
-    let elsewhere = unified() || !Path::new("/sys/fs/cgroup/net_cls").exists();
+    // What only a mounted hierarchy of v1 has.
+    let mounted = |name: &str| Path::new("/sys/fs/cgroup").join(name).join("cgroup.clone_children").exists();
+    let elsewhere = unified() || !["net_cls", "net_prio", "hugetlb", "memory"].into_iter().all(mounted);
     if elsewhere {
         integration_support::skip("this machine doesn't have cgroup v1 with all controllers");
     }
