@@ -22,10 +22,12 @@ pub(super) enum Suite {
     Contest,
     /// crun's Python tests.
     Crun,
+    /// runc's own, for bats.
+    Runc,
 }
 
 impl Suite {
-    pub(super) const ALL: [Self; 3] = [Self::RuntimeTools, Self::Contest, Self::Crun];
+    pub(super) const ALL: [Self; 4] = [Self::RuntimeTools, Self::Contest, Self::Crun, Self::Runc];
 
     pub(super) fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|suite| suite.name() == name)
@@ -36,6 +38,7 @@ impl Suite {
             Self::RuntimeTools => "runtime-tools",
             Self::Contest => "contest",
             Self::Crun => "crun",
+            Self::Runc => "runc",
         }
     }
 
@@ -45,6 +48,7 @@ impl Suite {
             Self::RuntimeTools => include_str!("runtime-tools.txt"),
             Self::Contest => include_str!("contest.txt"),
             Self::Crun => include_str!("crun.txt"),
+            Self::Runc => include_str!("runc.txt"),
         }
     }
 
@@ -62,6 +66,10 @@ impl Suite {
             Self::Crun => (
                 &["tests/init"],
                 "in tests: a config.h that defines HAVE_SECCOMP, HAVE_ERROR_H and HAVE_LINUX_IOPRIO_H, then gcc -static -I. -o init init.c -lseccomp",
+            ),
+            Self::Runc => (
+                &["tests/cmd/_bin/recvtty", "tests/integration/testdata/busybox-amd64.tar.xz"],
+                "make test-binaries; a root file system of busybox and one of Debian as tests/integration/get-images.sh has them, which wants to find `go`; Debian's bats and jq",
             ),
         };
         match files.iter().find(|file| !checkout.join(file).exists()) {
@@ -88,7 +96,7 @@ impl Suite {
             let found = match self {
                 Self::RuntimeTools => vec![(part.clone(), program(&text, ended_well))],
                 Self::Contest => contest(&text),
-                Self::Crun => tap(&text),
+                Self::Crun | Self::Runc => tap(&text),
             };
             if found.is_empty() {
                 verdicts.insert(part.clone(), Verdict::Fail);
@@ -111,7 +119,11 @@ impl Suite {
                 cage.run(Command::new(checkout.join("contest")).arg("list").current_dir(checkout), DEADLINE)?;
             return Ok(text.lines().map(|line| line.trim().to_owned()).filter(|l| !l.is_empty()).collect());
         }
-        let dir = checkout.join(if self == Self::Crun { "tests" } else { "validation" });
+        let dir = checkout.join(match self {
+            Self::Crun => "tests",
+            Self::Runc => "tests/integration",
+            _ => "validation",
+        });
         let mut names = Vec::new();
         for entry in fs::read_dir(&dir).with_context(|| format!("can't read {}", dir.display()))? {
             let name = entry?.file_name().to_string_lossy().into_owned();
@@ -119,6 +131,7 @@ impl Suite {
                 Self::Crun => names.extend(
                     name.strip_prefix("test_").and_then(|n| n.strip_suffix(".py")).map(str::to_owned),
                 ),
+                Self::Runc => names.extend(name.strip_suffix(".bats").map(str::to_owned)),
                 _ => names.extend(program_path(checkout, &name).exists().then_some(name)),
             }
         }
@@ -145,6 +158,11 @@ impl Suite {
                 command.env("OCI_RUNTIME", runtime).env("INIT", checkout.join("tests/init"));
                 command.env("PYTHONUNBUFFERED", "1"); // what was done before a deadline counts
                 command.env("PYTHONPATH", cage.python()?);
+                command
+            }
+            Self::Runc => {
+                let mut command = Command::new("bats");
+                command.args(["--tap", &format!("tests/integration/{part}.bats")]).env("RUNC", runtime);
                 command
             }
         })
