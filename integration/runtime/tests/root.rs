@@ -31,6 +31,7 @@ mod root {
     pub(crate) mod process;
     pub(crate) mod races;
     pub(crate) mod rootless;
+    pub(crate) mod runc_suite;
     pub(crate) mod scheduling;
     pub(crate) mod security;
     pub(crate) mod selinux;

@@ -54,6 +54,25 @@ pub fn cloexec_from(first: u32) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) }).map(drop)
 }
 
+/// Closes every descriptor from `first` on but those of `keep`, whoever owns them: for a process that waits a long time
+/// before it executes a program, and that never returns to where its other descriptors are used or dropped.
+///
+/// # Errors
+/// ENOSYS before Linux 5.9.
+pub fn close_but(first: u32, keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut keep: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd().cast_unsigned()).collect();
+    keep.sort_unstable();
+    let mut from = first;
+    for fd in keep.into_iter().chain([u32::MAX]) {
+        if from < fd {
+            // SAFETY: takes no pointers. What else owns these descriptors isn't used any more: the caller's promise.
+            check(unsafe { libc::syscall(libc::SYS_close_range, from, fd - 1, 0) })?;
+        }
+        from = from.max(fd.saturating_add(1));
+    }
+    Ok(())
+}
+
 /// Clears close-on-exec of descriptor number `fd`, which the caller of this program has left open for us to pass on.
 ///
 /// # Errors

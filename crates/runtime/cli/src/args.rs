@@ -44,7 +44,7 @@ pub(crate) struct Global {
 
 /// /run/corten/oci is root's. Users have a directory of their own, $XDG_RUNTIME_DIR; root of a user namespace is one
 /// of them, unless they say by $USER that they're root.
-fn default_root() -> PathBuf {
+pub(crate) fn default_root() -> PathBuf {
     let user = || {
         !nix::unistd::geteuid().is_root()
             || std::env::var_os("USER").is_none_or(|user| user != "root")

@@ -53,8 +53,10 @@ fn of_container(name: Name, error: &Error) -> String {
         Error::InvalidId { id, reason } => format!("invalid container ID format: {id:?}: {reason}"),
         Error::Finished { .. } => "os: process already finished".to_owned(),
         Error::Status { id, status, operation } => of_status(id, *status, operation),
-        Error::CgroupBusy { path, why } => format!("container's cgroup {} is {why}", path.display()),
-        Error::Program { .. } | Error::Init { .. } | Error::InitDied { .. } if name != Name::Other => {
+        Error::CgroupBusy { path, why } => format!("container's cgroup {why}: {}", path.display()),
+        Error::Program { .. } | Error::Execve { .. } | Error::Init { .. } | Error::InitDied { .. }
+            if name != Name::Other =>
+        {
             format!("unable to start container process: {}", chain(error))
         }
         other => chain(other),

@@ -31,8 +31,8 @@ pub(crate) trait CgroupDoing<T> {
 impl<T> CgroupDoing<T> for corten_cgroups::Result<T> {
     fn cgroup(self, operation: &'static str, path: &Path) -> Result<T> {
         self.map_err(|e| match e {
-            corten_cgroups::Error::Frozen { path } => Error::CgroupBusy { path, why: "frozen" },
-            corten_cgroups::Error::NotEmpty { path, .. } => Error::CgroupBusy { path, why: "not empty" },
+            corten_cgroups::Error::Frozen { path } => Error::CgroupBusy { path, why: "unexpectedly frozen" },
+            corten_cgroups::Error::NotEmpty { path, .. } => Error::CgroupBusy { path, why: "is not empty" },
             other => Error::Cgroup { operation, path: path.to_owned(), source: other.into() },
         })
     }

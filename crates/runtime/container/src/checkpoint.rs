@@ -83,7 +83,7 @@ fn check_parent(options: &CheckpointOptions) -> Result<()> {
         Ok(_) => "it is not a directory".to_owned(),
         Err(e) => e.to_string(),
     };
-    Err(criu::wrong(format!("use the parent images {}", parent.display()), problem))
+    Err(criu::wrong(format!("use the parent images (--parent-path) {}", parent.display()), problem))
 }
 
 fn dump(now: &Now, mut options: CheckpointOptions) -> Result<()> {

@@ -205,6 +205,8 @@ impl Made {
         mode: Mode,
         undo: &mut Undo<'static>,
     ) -> Result<()> {
+        let (id, cgroup) = (&self.record.id, self.record.cgroup.path());
+        tracing::debug!("container {id}: init is {}, in cgroup {}", self.child.pid, cgroup.display());
         if let Some(path) = &options.pidfd_socket {
             send_pidfd(path, &self.child.pidfd)?;
         }
@@ -236,6 +238,7 @@ impl Made {
             Failpoint::CreatePidFile.pass()?;
         }
         // The state is saved: whatever becomes of us, the container can be found and deleted.
+        tracing::debug!("container {}: init is set up and may go on", self.record.id);
         match self.child.channel.order(FromParent::Go) {
             Ok(()) => Failpoint::CreateGo.pass(),
             // Init has failed before it read this: its last words say why.

@@ -119,6 +119,7 @@ fn ends_now(now: &Now) -> bool {
 fn take_away(now: &Now, lock: Lock) -> Result<()> {
     let record = &now.record;
     cgroup::destroy(&record.cgroup)?;
+    tracing::debug!("container {}: nothing runs any more, its cgroup is removed", record.id);
     Failpoint::DeleteCgroup.pass()?;
     if let Some(mounts) = &record.shared_mounts {
         mounts.unmount()?;

@@ -45,11 +45,11 @@ pub enum Error {
         operation: &'static str,
     },
     /// The container's cgroup is frozen, or not empty, and so can't be used for a new process.
-    #[error("cgroup {path} is {why}")]
+    #[error("cgroup {path} {why}")]
     CgroupBusy {
         /// The cgroup.
         path: PathBuf,
-        /// "frozen" or "not empty".
+        /// "unexpectedly frozen" or "is not empty".
         why: &'static str,
     },
     /// The signal can't be delivered because the process is gone.
@@ -124,6 +124,15 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// The program was found, and the kernel doesn't execute it: another machine's, or its interpreter is missing. Words as
+    /// runc has them.
+    #[error("exec {program}: {reason}")]
+    Execve {
+        /// `process.args[0]`.
+        program: String,
+        /// Why.
+        reason: String,
+    },
     /// Init failed at a step; the whole chain has crossed the process boundary.
     #[error("container init: {message}")]
     Init {
@@ -141,7 +150,7 @@ pub enum Error {
         status: String,
     },
     /// A hook failed.
-    #[error("hook {kind}[{index}] {path} {reason}")]
+    #[error("error running {kind} hook #{index}: {path} {reason}")]
     Hook {
         /// prestart, createRuntime, ...
         kind: &'static str,

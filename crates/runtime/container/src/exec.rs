@@ -68,6 +68,7 @@ impl Runtime {
         support::process(&plan)?;
         let result = spawn(&now, target, &plan, options, keep).and_then(|(child, ours)| {
             let pid = child.pid;
+            tracing::debug!("container {id}: process {pid} has been born for exec");
             attend(child, ours, &now.record, &plan, options).map_err(|(error, child)| {
                 if let Err(left) = kill(pid, &child) {
                     return left;

@@ -15,7 +15,7 @@ use nix::{
         prctl::{get_child_subreaper, set_child_subreaper},
         signal::{SigSet, SigmaskHow},
         signalfd::{SfdFlags, SignalFd},
-        termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr},
+        termios::{OutputFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr},
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
     unistd::{isatty, read, write},
@@ -177,10 +177,13 @@ impl Relay {
             let settings = tcgetattr(io::stdin()).doing(doing)?;
             let mut raw = settings.clone();
             cfmakeraw(&mut raw);
+            // Lines end here, not on the container's terminal: see `plain`.
+            raw.output_flags.insert(OutputFlags::OPOST);
             tcsetattr(io::stdin(), SetArg::TCSANOW, &raw).doing(doing)?;
             saved = Some(settings);
         }
         fcntl(&master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).doing(doing)?;
+        plain(&master).doing(doing)?;
         let relay = Self { master, saved, input: true, output: true };
         relay.resize();
         Ok(relay)
@@ -239,6 +242,14 @@ impl Relay {
     fn drain(&mut self) {
         while self.output() {}
     }
+}
+
+/// Lets the container's terminal pass lines on as they were written: where our output is no terminal but a file or a pipe,
+/// nobody wants a carriage return in it, and where it is one, it adds its own.
+fn plain(master: &OwnedFd) -> nix::Result<()> {
+    let mut settings = tcgetattr(master)?;
+    settings.output_flags.remove(OutputFlags::ONLCR);
+    tcsetattr(master, SetArg::TCSANOW, &settings)
 }
 
 impl Drop for Relay {

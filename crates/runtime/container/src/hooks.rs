@@ -53,6 +53,7 @@ pub(crate) fn run(
         source: source.into(),
     })?;
     for (index, hook) in hooks.iter().enumerate() {
+        tracing::debug!("container {}: {kind} hook #{index}: {}", state.id, hook.path().display());
         one(hook, &json, cwd, surroundings).map_err(|reason| Error::Hook {
             kind,
             index,
@@ -261,7 +262,10 @@ mod tests {
     #[test]
     fn a_failing_hook_says_why() {
         let error = run_sh("echo no such luck >&2; exit 3", None).expect_err("it fails");
-        assert_eq!(error.to_string(), "hook prestart[0] /bin/sh exited with status 3: no such luck");
+        assert_eq!(
+            error.to_string(),
+            "error running prestart hook #0: /bin/sh exited with status 3: no such luck"
+        );
     }
 
     #[test]

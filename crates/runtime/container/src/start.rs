@@ -50,6 +50,7 @@ impl Runtime {
 fn start(home: &Home, record: &Record) -> Result<()> {
     release(home, record)?;
     Failpoint::StartRuns.pass()?;
+    tracing::debug!("container {}: the program runs", record.id);
     poststart(record)?;
     Failpoint::StartHooks.pass()
 }

@@ -1,7 +1,8 @@
 //! From `linux.resources` to what is written into which file: pure, in two translations, [`v1`] and [`v2`].
 //!
 //! As in runc, 0 means "not given" where 0 can't be a limit (shares, quota, period, memory, weight), because
-//! many callers write it so; pids.limit 0 is a limit.
+//! many callers write it so; pids.limit 0 is a limit: written as 1, which
+//! the container's init takes up, since nobody can be born in a cgroup whose limit is 0.
 
 pub mod v1;
 pub mod v2;
@@ -74,7 +75,12 @@ pub(crate) fn given_list(value: &Option<String>) -> Option<&str> {
 
 fn pids(resources: &LinuxResources) -> Option<Step> {
     let limit = resources.pids().as_ref()?.limit();
-    Some(Step::Write(Write::new(Controllers::PIDS, "pids.max", or_max(limit), "pids.limit")))
+    Some(Step::Write(Write::new(
+        Controllers::PIDS,
+        "pids.max",
+        or_max(if limit == 0 { 1 } else { limit }),
+        "pids.limit",
+    )))
 }
 
 fn rdma(resources: &LinuxResources, steps: &mut Vec<Step>) {

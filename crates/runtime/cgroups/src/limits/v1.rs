@@ -213,7 +213,7 @@ mod tests {
                 &["?memory.memsw.limit_in_bytes=-1", "memory.limit_in_bytes=-1"],
             ),
             (r#"{"memory":{"limit":0,"swap":0,"disableOOMKiller":false}}"#, &[]),
-            (r#"{"pids":{"limit":0}}"#, &["pids.max=0"]),
+            (r#"{"pids":{"limit":0}}"#, &["pids.max=1"]),
             (r#"{"pids":{"limit":-1}}"#, &["pids.max=max"]),
             (r#"{"blockIO":{"weight":0}}"#, &[]),
             (

@@ -240,7 +240,7 @@ mod tests {
             (r#"{"memory":{"limit":-1}}"#, &["memory.max=max", "?memory.swap.max=max"]),
             (r#"{"memory":{"limit":1024,"swap":-1}}"#, &["memory.max=1024", "?memory.swap.max=max"]),
             (r#"{"pids":{"limit":-1}}"#, &["pids.max=max"]),
-            (r#"{"pids":{"limit":0}}"#, &["pids.max=0"]),
+            (r#"{"pids":{"limit":0}}"#, &["pids.max=1"]),
             (
                 r#"{"blockIO":{"weight":1000,"weightDevice":[{"major":8,"minor":0,"weight":10}],
                     "throttleWriteBpsDevice":[{"major":8,"minor":0,"rate":100}]}}"#,

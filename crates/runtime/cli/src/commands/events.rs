@@ -7,6 +7,7 @@ use corten_container::{
     Event, Interface, Runtime, Usage,
     stats::{IoDevice, Pressure, Psi, Share},
 };
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::{args::Events, output};
@@ -38,12 +39,19 @@ pub(crate) fn events(runtime: &Runtime, args: &Events) -> Result<()> {
     failed.map_or(Ok(()), Err)
 }
 
+/// One line, in runc's order: there are readers that look for `{"type":"oom","id":"x"}` with grep.
+#[derive(Serialize)]
+struct Line<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Value>,
+}
+
 fn line(id: &str, kind: &str, data: Option<Value>) -> Result<bool> {
-    let mut event = json!({"type": kind, "id": id});
-    if let (Some(data), Some(event)) = (data, event.as_object_mut()) {
-        event.insert("data".to_owned(), data);
-    }
-    output::print(&format!("{event}\n"))
+    let text = serde_json::to_string(&Line { kind, id, data })?;
+    output::print(&format!("{text}\n"))
 }
 
 /// A duration as Go writes it: 5s, 1m30s, 250ms, 1.5h.

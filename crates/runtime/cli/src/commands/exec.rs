@@ -82,7 +82,8 @@ fn user(process: &mut Process, args: &Exec) -> Result<()> {
     Ok(())
 }
 
-/// Adds capabilities to all sets but the ambient one.
+/// Adds capabilities to all sets but the inheritable one; to the ambient one only where the container has inheritable
+/// capabilities, as runc does it: what isn't inheritable can't be ambient.
 fn capabilities(old: Option<&LinuxCapabilities>, names: &[String]) -> Result<LinuxCapabilities> {
     let mut capabilities = old.cloned().unwrap_or_else(none);
     let added = names.iter().map(|name| {
@@ -95,6 +96,10 @@ fn capabilities(old: Option<&LinuxCapabilities>, names: &[String]) -> Result<Lin
         |set: &Option<HashSet<Capability>>| Some(set.iter().flatten().chain(&added).copied().collect());
     let sets =
         (with(capabilities.bounding()), with(capabilities.effective()), with(capabilities.permitted()));
+    if capabilities.inheritable().is_some() {
+        let ambient = with(capabilities.ambient());
+        capabilities.set_ambient(ambient);
+    }
     capabilities.set_bounding(sets.0).set_effective(sets.1).set_permitted(sets.2);
     Ok(capabilities)
 }

@@ -1,15 +1,21 @@
 //! `list`: a table, JSON or only names.
 
-use anyhow::Result;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
 use corten_container::{Runtime, State};
 
 use crate::{
-    args::{Format, List},
+    args::{Format, List, default_root},
     output,
 };
 
 #[inline(never)]
-pub(crate) fn list(runtime: &Runtime, args: &List) -> Result<()> {
+pub(crate) fn list(runtime: &Runtime, root: &Path, args: &List) -> Result<()> {
+    // Where nothing was ever created there's nothing to list, but a directory that somebody names should be there.
+    if root != default_root() {
+        root.metadata().with_context(|| format!("--root {}", root.display()))?;
+    }
     let states = runtime.list()?;
     let text = match args.format {
         _ if args.quiet => states.iter().map(|state| format!("{}\n", state.id)).collect(),

@@ -38,7 +38,7 @@ pub(crate) fn execute(global: &Global, command: Command) -> Result<ExitCode> {
         Command::Kill(args) => runtime.kill(&args.id, signals::parse(&args.signal)?, args.all)?,
         Command::Delete(args) => runtime.delete(&args.id, args.force)?,
         Command::Exec(args) => return exec::exec(&runtime, *args),
-        Command::List(args) => list::list(&runtime, &args)?,
+        Command::List(args) => list::list(&runtime, &global.root, &args)?,
         Command::Features => print_json(&features::document())?,
         Command::Spec(args) => spec::spec(&args)?,
         Command::Ps(args) => ps::ps(&runtime, &args)?,

@@ -3,6 +3,7 @@
 use std::{fs::OpenOptions, io::Write as _, os::unix::fs::OpenOptionsExt};
 
 use anyhow::{Context as _, Result, bail};
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use serde_json::{Value, json};
 
 use super::SPEC;
@@ -12,6 +13,11 @@ use crate::args::Spec;
 pub(crate) fn spec(args: &Spec) -> Result<()> {
     let path = args.bundle.join("config.json");
     let mut document = document();
+    // As runc's: on v1 the program sees where it is, and what is mounted there fits.
+    let unified = statfs("/sys/fs/cgroup").is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC);
+    if unified && let Some(namespaces) = document["linux"]["namespaces"].as_array_mut() {
+        namespaces.push(json!({"type": "cgroup"}));
+    }
     if args.unprivileged {
         without_root(&mut document, nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
     }
@@ -49,7 +55,7 @@ fn document() -> Value {
         "linux": {
             "resources": {"devices": [{"allow": false, "access": "rwm"}]},
             "namespaces": [
-                {"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}, {"type": "cgroup"}
+                {"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}
             ],
             "maskedPaths": [
                 "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",

@@ -189,8 +189,15 @@ fn rootfs(bundle: &Path, spec: &Spec, problems: &mut Problems) -> RootfsPlan {
 }
 
 fn paths(at: &str, paths: Option<&[String]>, problems: &mut Problems) -> Vec<CString> {
-    let paths = paths.unwrap_or_default().iter().enumerate();
-    paths.map(|(i, path)| problems.c_string(&format!("{at}[{i}]"), path)).collect()
+    let mut all = Vec::new();
+    for (i, path) in paths.unwrap_or_default().iter().enumerate() {
+        let path = problems.c_string(&format!("{at}[{i}]"), path);
+        // Once is enough: engines append their own to a user's.
+        if !all.contains(&path) {
+            all.push(path);
+        }
+    }
+    all
 }
 
 /// A path for a system call.

@@ -133,6 +133,12 @@ pub(crate) fn create(wires: &Wires, creation: &Creation<'_>) -> Result<Infallibl
     Failpoint::InitPivot.pass()?;
     drop(root);
     dev::own_null()?;
+    if let Some(fifo) = &wires.fifo {
+        // Until `start` others in the PID namespace may look at us: there's nothing of the host's to be had (cgroups, devices,
+        // what our caller left open).
+        sys_exec::close_but(3 + wires.keep, &[wires.channel.as_fd(), fifo.as_fd()])
+            .doing(|| "close what init doesn't need any more".to_owned())?;
+    }
     sysctl::names(plan)?;
     limits::domain(plan.personality, plan.memory_policy.as_ref())?;
     let path = become_process(wires, &plan.process, setgroups)?;
@@ -246,7 +252,8 @@ fn hooks_before_pivot(wires: &Wires, creation: &Creation<'_>) -> Result<()> {
         "createContainer",
         hooks.create_container().as_ref(),
         &state,
-        &creation.state.bundle,
+        // As runc does it, and hooks count on: they see to the root file system that is about to become the root.
+        &creation.plan.rootfs.path,
         &Surroundings::Ours,
     )
 }
@@ -304,19 +311,30 @@ fn finish(wires: &Wires, plan: &Plan, creation: &Creation<'_>, path: CString) ->
     let state = State { pid: pid_inside(), status: Status::Created, ..creation.state.clone() };
     let root = std::path::Path::new("/");
     let hooks = plan.hooks.start_container().as_ref();
-    hooks::run("startContainer", hooks, &state, root, &Surroundings::Of(&plan.process.env))?;
+    let env = environment(&plan.process)?;
+    hooks::run("startContainer", hooks, &state, root, &Surroundings::Of(&env))?;
     if filter::loads_late(wires, &plan.process) {
         // As late as can be: fewer system calls of ours that a profile would have to allow.
         filter::load(wires)?;
     }
-    become_program(wires, &plan.process, path)
+    become_program(wires, &plan.process, path, env)
 }
 
-pub(super) fn become_program(wires: &Wires, plan: &ProcessPlan, path: CString) -> Result<Infallible> {
+/// The program's environment.
+pub(super) fn environment(plan: &ProcessPlan) -> Result<Vec<CString>> {
     let mut env = plan.env.clone();
     if plan.needs_home {
         env.push(user::home(plan.uid)?);
     }
+    Ok(env)
+}
+
+pub(super) fn become_program(
+    wires: &Wires,
+    plan: &ProcessPlan,
+    path: CString,
+    env: Vec<CString>,
+) -> Result<Infallible> {
     signal::reset().doing(|| "reset signals".to_owned())?;
     for number in 3..3 + wires.keep {
         sys_exec::keep_on_exec(number.cast_signed())

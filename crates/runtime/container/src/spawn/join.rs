@@ -16,7 +16,7 @@ use nix::{
 };
 
 use super::{
-    init::{Wires, become_process, become_program, hide, join_cgroups, session_keyring, warn},
+    init::{Wires, become_process, become_program, environment, hide, join_cgroups, session_keyring, warn},
     sync::{Channel, FromInit, FromParent},
 };
 use crate::{
@@ -95,7 +95,7 @@ pub(crate) fn exec(
     if filter::loads_late(wires, plan) {
         filter::load(wires)?;
     }
-    become_program(wires, plan, path)
+    become_program(wires, plan, path, environment(plan)?)
 }
 
 /// Joins the namespaces whose files the parent has opened. Which of them belong to the host and which to the user

@@ -64,6 +64,7 @@ const FAILED: u8 = 7;
 const NO_PROGRAM: u8 = 8;
 const HOOK: u8 = 9;
 const ROOTED: u8 = 10;
+const EXECVE: u8 = 11;
 /// The kinds that init runs.
 const HOOKS: [&str; 2] = ["createContainer", "startContainer"];
 
@@ -170,6 +171,9 @@ pub(crate) fn encode_failure(error: &Error) -> Vec<u8> {
         Error::Program { program, reason } => {
             [&[NO_PROGRAM], program.as_bytes(), &[0], reason.as_bytes()].concat()
         }
+        Error::Execve { program, reason } => {
+            [&[EXECVE], program.as_bytes(), &[0], reason.as_bytes()].concat()
+        }
         Error::Hook { kind, index, path, reason } if HOOKS.contains(kind) => {
             let texts = [kind.as_bytes(), index.to_string().as_bytes(), path.as_os_str().as_bytes()].join(&0);
             [&[HOOK], &texts[..], &[0], reason.as_bytes()].concat()
@@ -190,10 +194,14 @@ pub(crate) fn decode_failure(bytes: &[u8]) -> Error {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let unknown = || Error::Init { message: "sent an unknown message".to_owned(), errno: 0 };
     match bytes.split_first() {
-        Some((&NO_PROGRAM, rest)) => {
+        Some((tag @ (&NO_PROGRAM | &EXECVE), rest)) => {
             let mut parts = rest.splitn(2, |&b| b == 0);
             let mut next = || parts.next().map(text).unwrap_or_default();
-            Error::Program { program: next(), reason: next() }
+            let (program, reason) = (next(), next());
+            match *tag {
+                EXECVE => Error::Execve { program, reason },
+                _ => Error::Program { program, reason },
+            }
         }
         Some((&HOOK, rest)) => {
             let mut parts = rest.splitn(4, |&b| b == 0).map(text);

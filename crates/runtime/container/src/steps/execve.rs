@@ -82,5 +82,5 @@ pub(crate) fn execve(path: &CString, args: Vec<CString>, env: Vec<CString>) -> E
     // "Exec format error" becomes "exec format error", as Go has it.
     let reason =
         error.raw_os_error().map_or_else(|| error.to_string(), |n| Errno::from_raw(n).desc().to_lowercase());
-    no_program(&shown, reason)
+    Error::Execve { program: shown, reason }
 }

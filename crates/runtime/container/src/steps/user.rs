@@ -114,8 +114,11 @@ fn grantable(wanted: CapabilityPlan, warn: &mut impl FnMut(String)) -> Result<Ca
     };
     granted.effective = granted.effective.and(granted.permitted);
     let usable = granted.ambient.and(granted.permitted).and(granted.inheritable);
-    if usable != granted.ambient && missing == 0 {
-        warn("ambient capabilities that aren't both permitted and inheritable are left out".to_owned());
+    // What the runtime itself lacks has been said above.
+    let left_out = Set(granted.ambient.0 & !usable.0 & !missing);
+    for number in left_out.numbers() {
+        let name = capability::NAMES.get(number as usize).copied().unwrap_or("unknown");
+        warn(format!("can't raise ambient capability {name}: it isn't both permitted and inheritable"));
     }
     granted.ambient = usable;
     Ok(granted)
