@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
 use anyhow::{Result, ensure};
-use integration_support::{Kind, run};
+use integration_support::{Bundle, Kind, run};
 use serde_json::json;
 
+use super::mounts::{mount_tmpfs, umount};
 use crate::{T, has, lacks};
 
 crate::each_runtime!(
@@ -14,6 +16,9 @@ crate::each_runtime!(
     a_missing_interpreter_is_told_as_execve_does,
     create_container_hooks_start_in_the_rootfs,
     paths_that_are_masked_twice_are_masked_once,
+    the_options_of_a_bind_mount_are_all_of_its_options,
+    a_tmpfs_on_nothing_is_for_everybody,
+    a_bind_mounts_source_may_be_an_earlier_mount,
 );
 crate::each_runtime!(@one corten_alone Corten
     a_start_container_hook_has_home capabilities_that_nobody_knows_are_a_warning
@@ -137,7 +142,7 @@ fn a_created_init_holds_nothing_of_the_hosts(t: &T<'_>) -> Result<()> {
 
 fn a_root_that_is_not_there_has_no_list(t: &T<'_>) -> Result<()> {
     let nowhere = t.scope.path("nowhere");
-    let done = run(std::process::Command::new(t.rt.binary()).arg("--root").arg(&nowhere).arg("list"))?;
+    let done = run(Command::new(t.rt.binary()).arg("--root").arg(&nowhere).arg("list"))?;
     ensure!(!done.status.success(), "{done:?}");
     has(&done.stderr, &nowhere.display().to_string())
 }
@@ -162,4 +167,50 @@ fn debug_messages_are_logged_and_only_on_demand(t: &T<'_>) -> Result<()> {
 fn no_pids_at_all_leaves_room_for_init(t: &T<'_>) -> Result<()> {
     let bundle = t.sh("echo alone").set("/linux/resources/pids", json!({"limit": 0}));
     t.out(bundle).map(drop)
+}
+
+fn the_options_of_a_bind_mount_are_all_of_its_options(t: &T<'_>) -> Result<()> {
+    let source = t.scope.make_dir("source")?;
+    let at = source.to_string_lossy().into_owned();
+    mount_tmpfs(&source)?;
+    let locked = run(Command::new("mount").args(["-o", "remount,bind,ro,nosuid,nodev,noexec"]).arg(&source));
+    let outcome = locked.and_then(|_| options_of(t, &at));
+    umount(&source)?;
+    outcome
+}
+
+fn options_of(t: &T<'_>, source: &str) -> Result<()> {
+    for (options, has_them, hasnt) in [
+        (&["bind"][..], &["ro", "nosuid", "nodev", "noexec"][..], &[][..]),
+        (&["bind", "nosuid"], &["rw", "nosuid"], &["ro", "nodev", "noexec"]),
+        (&["bind", "ro"], &["ro"], &["nosuid", "nodev", "noexec"]),
+        (&["bind", "rprivate", "dev"], &["rw"], &["nosuid", "nodev", "noexec"]),
+    ] {
+        let name = options.join("-");
+        let bundle = Bundle::sh(t.scope, &name, "grep ' /mnt ' /proc/self/mounts");
+        let out = t.out(bundle.mount("bind", source, "/mnt", options))?;
+        let found: Vec<&str> = out.split(' ').nth(3).unwrap_or_default().split(',').collect();
+        ensure!(has_them.iter().all(|word| found.contains(word)), "{options:?}: {out}");
+        ensure!(!hasnt.iter().any(|word| found.contains(word)), "{options:?}: {out}");
+    }
+    Ok(())
+}
+
+fn a_tmpfs_on_nothing_is_for_everybody(t: &T<'_>) -> Result<()> {
+    if t.differs(Kind::Crun, "crun 1.8 takes the mode of the directory it has made") {
+        return Ok(());
+    }
+    let bundle = t.sh("stat -c %a /new/place").mount("tmpfs", "tmpfs", "/new/place", &[]);
+    let out = t.out(bundle)?;
+    ensure!(out == "1777\n" || t.rt.kind() == Kind::Runc, "{out}");
+    Ok(())
+}
+
+fn a_bind_mounts_source_may_be_an_earlier_mount(t: &T<'_>) -> Result<()> {
+    let bundle = t.sh("touch /b/made; ls /a");
+    let inside = bundle.rootfs().join("a").to_string_lossy().into_owned();
+    let bundle = bundle.mount("tmpfs", "tmpfs", "/a", &[]).mount("bind", &inside, "/b", &["bind"]);
+    let out = t.out(bundle)?;
+    ensure!(out == "made\n", "{out}");
+    Ok(())
 }

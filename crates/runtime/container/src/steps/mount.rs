@@ -5,6 +5,7 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     os::unix::ffi::OsStrExt,
+    path::Path,
 };
 
 use corten_sys::mount::{self, Attributes, BorrowedFdEq, Change, Filesystem, Propagation};
@@ -37,22 +38,64 @@ pub(crate) struct Source {
     directory: bool,
 }
 
-/// Opens the sources of all bind mounts as detached mounts with their attributes set; None for other mounts.
+/// What a mount has unless its options say otherwise, and what it's made by.
+#[derive(Debug, Clone, Copy)]
+struct Defaults {
+    propagation: (Propagation, bool),
+    in_user_namespace: bool,
+}
+
+impl Defaults {
+    fn new(plan: &Plan) -> Self {
+        let propagation = match plan.rootfs.propagation {
+            None | Some((Propagation::Unbindable, _)) => (Propagation::Slave, true),
+            Some(given) => given,
+        };
+        Self { propagation, in_user_namespace: plan.in_user_namespace }
+    }
+}
+
+/// Opens the sources of all bind mounts as detached mounts with their attributes set; None for other mounts, and for
+/// what lies in the rootfs, which is opened in its turn: an earlier mount may have put it there.
 /// `userns` opens the user namespace with the mappings of an id-mapped mount.
 pub(crate) fn open_sources(
     plan: &Plan,
     userns: &dyn Fn(&Mount) -> Result<OwnedFd>,
 ) -> Result<Vec<Option<Source>>> {
-    let default = match plan.rootfs.propagation {
-        None | Some((Propagation::Unbindable, _)) => (Propagation::Slave, true),
-        Some(given) => given,
+    let open = |mount| match inside(plan, mount) {
+        Some(_) => Ok(None),
+        None => source(mount, Defaults::new(plan), userns),
     };
-    plan.mounts.iter().map(|mount| source(mount, default, userns)).collect()
+    plan.mounts.iter().map(open).collect()
+}
+
+/// The path in the container of a bind mount's source that lies in the rootfs, and needs nothing that only the parent
+/// can have.
+fn inside<'a>(plan: &Plan, mount: &'a Mount) -> Option<&'a Path> {
+    let MountKind::Bind { source, .. } = &mount.kind else { return None };
+    if mount.idmap.is_some() || mount.in_proc == InProc::Itself {
+        return None;
+    }
+    source.strip_prefix(&plan.rootfs.path).ok().filter(|path| !path.as_os_str().is_empty())
+}
+
+/// Opens such a source, without ever leaving the rootfs.
+fn source_inside(root: BorrowedFd<'_>, plan: &Plan, mount: &Mount) -> Result<Option<Source>> {
+    let (Some(path), MountKind::Bind { recursive, .. }) = (inside(plan, mount), &mount.kind) else {
+        return Ok(None);
+    };
+    let doing = || format!("bind mount {} of the rootfs on {}", path.display(), show(&mount.destination));
+    let path = CString::new(path.as_os_str().as_bytes()).map_err(io::Error::from).doing(doing)?;
+    let place = open_in_root(root, &path, libc::O_PATH, 0).doing(doing)?;
+    let tree = mount::clone_tree(place.as_fd(), c"", *recursive).doing(doing)?;
+    let directory = is_directory(tree.as_fd()).doing(doing)?;
+    attributes(tree.as_fd(), mount, Defaults::new(plan))?;
+    Ok(Some(Source { tree, directory }))
 }
 
 fn source(
     mount: &Mount,
-    default: (Propagation, bool),
+    default: Defaults,
     userns: &dyn Fn(&Mount) -> Result<OwnedFd>,
 ) -> Result<Option<Source>> {
     let MountKind::Bind { source, recursive } = &mount.kind else { return Ok(None) };
@@ -75,13 +118,11 @@ fn source(
 }
 
 /// Sets attributes and propagation of a bind mount, in as few calls as they allow: one, most often.
-fn attributes(tree: BorrowedFd<'_>, mount: &Mount, default: (Propagation, bool)) -> Result<()> {
+fn attributes(tree: BorrowedFd<'_>, mount: &Mount, default: Defaults) -> Result<()> {
     let doing = || format!("set the options of the mount on {}", show(&mount.destination));
     let mut propagation = mount.propagation.iter().copied();
-    let (first, first_recursive) = propagation.next().unwrap_or(default);
-    // "rw" and the like on a mount that is so already must not fail in a user namespace, where locked attributes
-    // can't be cleared: they're what a fresh clone of a host mount has anyway, so only what differs is asked for.
-    let own = Change { set: mount.set, clear: mount.clear, ..Change::default() };
+    let (first, first_recursive) = propagation.next().unwrap_or(default.propagation);
+    let own = Change { set: mount.set, clear: cleared(mount, default), ..Change::default() };
     let all = Change {
         set: mount.set_recursive,
         clear: mount.clear_recursive,
@@ -102,13 +143,29 @@ fn attributes(tree: BorrowedFd<'_>, mount: &Mount, default: (Propagation, bool))
     Ok(())
 }
 
+/// What the options of a bind mount clear. Without any, it has those of its source; as soon as there is one, those
+/// that aren't given are off, as mount(2) has it for a remount, and runc and crun with it: `bind,ro` of a mount that is
+/// noexec can be executed from. In a user namespace what the host has locked stays unless it's named.
+fn cleared(mount: &Mount, default: Defaults) -> Attributes {
+    if mount.set.is_empty() && mount.clear.is_empty() {
+        return mount.clear;
+    }
+    let lockable = Attributes::RDONLY | Attributes::NOSUID | Attributes::NODEV | Attributes::NOEXEC;
+    let others = if default.in_user_namespace { Attributes::empty() } else { lockable };
+    mount.clear | ((others | Attributes::NOSYMFOLLOW) - mount.set)
+}
+
 /// Mounts everything.
 pub(crate) fn all(root: BorrowedFd<'_>, plan: &Plan, sources: &[Option<Source>]) -> Result<Late> {
     let mut late = Late(Vec::new());
     for (mount, source) in plan.mounts.iter().zip(sources) {
         match (&mount.kind, source) {
             (MountKind::Bind { .. }, Some(source)) => bind(root, mount, source)?,
-            (MountKind::Bind { .. }, None) => {}
+            (MountKind::Bind { .. }, None) => {
+                if let Some(source) = source_inside(root, plan, mount)? {
+                    bind(root, mount, &source)?;
+                }
+            }
             (MountKind::Filesystem { name, source, options, copy_up }, _) => {
                 let label = plan.mount_label.as_deref();
                 filesystem(root, mount, &New { name, source, options, copy_up: *copy_up, label }, &mut late)?;
@@ -229,15 +286,18 @@ fn filesystem(root: BorrowedFd<'_>, mount: &Mount, new: &New<'_>, late: &mut Lat
     let destination = mount.destination.as_c_str();
     // Masks and sysctls count on proc and sysfs being where they look (CVE-2019-19921).
     let kernel = matches!(new.name.to_bytes(), b"proc" | b"sysfs");
-    let target = place_strictly(root, mount, Make::Directory, kernel)?;
     let tmpfs = new.name == c"tmpfs";
+    // A tmpfs without a mode looks like the directory that it covers, if there is one.
+    let like = tmpfs
+        && !new.options.iter().any(|option| option.key.as_c_str() == c"mode")
+        && open_in_root(root, destination, libc::O_PATH, 0).is_ok();
+    let target = place_strictly(root, mount, Make::Directory, kernel)?;
     let mut set = mount.set | mount.set_recursive;
     // More mounts and nodes may have to be made in it first.
     let later = tmpfs && set.contains(Attributes::RDONLY);
     set.set(Attributes::RDONLY, set.contains(Attributes::RDONLY) && !later);
     let mut mode = None;
-    if tmpfs && !new.options.iter().any(|option| option.key.as_c_str() == c"mode") {
-        // A tmpfs without a mode looks like the directory that it covers.
+    if like {
         let stat = fstat(&target).doing(|| format!("stat {}", show(destination)))?;
         mode = CString::new(format!("{:o}", stat.st_mode & 0o7777)).ok();
     }
