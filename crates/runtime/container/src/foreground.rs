@@ -177,13 +177,12 @@ impl Relay {
             let settings = tcgetattr(io::stdin()).doing(doing)?;
             let mut raw = settings.clone();
             cfmakeraw(&mut raw);
-            // Lines end here, not on the container's terminal: see `plain`.
+            // Lines end here, not on the container's terminal: see console.rs.
             raw.output_flags.insert(OutputFlags::OPOST);
             tcsetattr(io::stdin(), SetArg::TCSANOW, &raw).doing(doing)?;
             saved = Some(settings);
         }
         fcntl(&master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).doing(doing)?;
-        plain(&master).doing(doing)?;
         let relay = Self { master, saved, input: true, output: true };
         relay.resize();
         Ok(relay)
@@ -242,14 +241,6 @@ impl Relay {
     fn drain(&mut self) {
         while self.output() {}
     }
-}
-
-/// Lets the container's terminal pass lines on as they were written: where our output is no terminal but a file or a pipe,
-/// nobody wants a carriage return in it, and where it is one, it adds its own.
-fn plain(master: &OwnedFd) -> nix::Result<()> {
-    let mut settings = tcgetattr(master)?;
-    settings.output_flags.remove(OutputFlags::ONLCR);
-    tcsetattr(master, SetArg::TCSANOW, &settings)
 }
 
 impl Drop for Relay {

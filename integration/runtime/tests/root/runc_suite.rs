@@ -97,8 +97,7 @@ fn capabilities_that_nobody_knows_are_a_warning(t: &T<'_>) -> Result<()> {
 
 fn exec_adds_ambient_capabilities_where_some_are_inheritable(t: &T<'_>) -> Result<()> {
     let with = |inheritable: Option<&str>| {
-        let mut sets =
-            json!({"bounding": ["CAP_KILL"], "effective": ["CAP_KILL"], "permitted": ["CAP_KILL"]});
+        let mut sets = json!({"bounding": ["CAP_KILL", "CAP_CHOWN"], "effective": ["CAP_KILL"], "permitted": ["CAP_KILL"]});
         if let Some(name) = inheritable {
             sets["inheritable"] = json!([name, "CAP_KILL"]);
         }
@@ -170,6 +169,11 @@ fn no_pids_at_all_leaves_room_for_init(t: &T<'_>) -> Result<()> {
 }
 
 fn the_options_of_a_bind_mount_are_all_of_its_options(t: &T<'_>) -> Result<()> {
+    if t.differs(Kind::Crun, "crun 1.8 clears them even without any options")
+        || t.differs(Kind::Runc, "runc 1.1 clears none for an option that only clears")
+    {
+        return Ok(());
+    }
     let source = t.scope.make_dir("source")?;
     let at = source.to_string_lossy().into_owned();
     mount_tmpfs(&source)?;

@@ -8,7 +8,10 @@ use std::{
 use corten_sys::{fds, mount, path::open_in_root, pty};
 use nix::{
     libc,
-    sys::stat::{SFlag, fstat, makedev},
+    sys::{
+        stat::{SFlag, fstat, makedev},
+        termios::{OutputFlags, SetArg, tcgetattr, tcsetattr},
+    },
     unistd::{Uid, fchown},
 };
 
@@ -47,13 +50,24 @@ pub(crate) fn set_up(
         Some(socket) => fds::send(socket, b"/dev/ptmx", &[master.as_fd()])
             .map(drop)
             .doing(|| "send the terminal to the console socket".to_owned())?,
-        None => channel.tell(&FromInit::Terminal(master))?,
+        None => {
+            plain(slave.as_fd()).doing(|| "set the terminal's mode".to_owned())?;
+            channel.tell(&FromInit::Terminal(master))?;
+        }
     }
     pty::make_controlling(slave.as_fd()).doing(|| "take control of the terminal".to_owned())?;
     for number in 0..3 {
         fds::duplicate_to(slave.as_fd(), number).doing(|| "make the terminal stdio".to_owned())?;
     }
     Ok(())
+}
+
+/// Lets a terminal that we relay pass lines on as they were written: where our output is no terminal but a file or a
+/// pipe, nobody wants a carriage return in it, and where it is one, it adds its own.
+fn plain(slave: BorrowedFd<'_>) -> nix::Result<()> {
+    let mut settings = tcgetattr(slave)?;
+    settings.output_flags.remove(OutputFlags::ONLCR);
+    tcsetattr(slave, SetArg::TCSANOW, &settings)
 }
 
 /// Nothing but the kernel's own multiplexer will do.
