@@ -210,18 +210,24 @@ fn inherit_cpuset(path: &Path, (skip_cpus, skip_mems): (bool, bool)) -> Result<(
         if skip {
             continue;
         }
-        let own = path.join(name);
-        let value = file::read(&parent.join(name))?;
-        if value.trim().is_empty() {
-            // The parent was made by someone who didn't care. Effective values are never empty.
-            let effective = file::read(&parent.join(name.replace("cpuset.", "cpuset.effective_")))?;
-            file::write(&parent.join(name), effective.trim())?;
-            file::write(&own, effective.trim())?;
-        } else {
-            file::write(&own, value.trim())?;
-        }
+        let value = cpuset_of(parent, name)?;
+        file::write(&path.join(name), &value)?;
     }
     Ok(())
+}
+
+/// The CPUs or memory nodes of a cgroup, which takes them over from above if whoever made it didn't care.
+fn cpuset_of(path: &Path, name: &str) -> Result<String> {
+    let own = path.join(name);
+    let value = file::read(&own)?.trim().to_owned();
+    match path.parent() {
+        Some(parent) if value.is_empty() => {
+            let value = cpuset_of(parent, name)?;
+            file::write(&own, &value)?;
+            Ok(value)
+        }
+        _ => Ok(value),
+    }
 }
 
 /// A container must not be put where other processes are, nor where it can't run (it would hang).
@@ -270,6 +276,22 @@ fn enable(dir: &Dir, root: &Path, wanted: Controllers) -> Result<()> {
 mod tests {
     use super::*;
     use crate::layout::Hierarchy;
+
+    /// Directories that somebody made on the way with mkdir alone.
+    #[test]
+    fn empty_cpusets_are_filled_from_above() {
+        let top = tempfile::tempdir().expect("a directory");
+        let levels = ["", "a", "a/b", "a/b/c"].map(|level| top.path().join(level));
+        for (level, value) in levels.iter().zip(["0-1\n", "\n", "\n", "\n"]) {
+            fs::create_dir_all(level).expect("a directory");
+            fs::write(level.join("cpuset.cpus"), value).expect("a file");
+            fs::write(level.join("cpuset.mems"), "0\n").expect("a file");
+        }
+        inherit_cpuset(&levels[3], (false, false)).expect("filled");
+        for level in &levels {
+            assert_eq!(fs::read_to_string(level.join("cpuset.cpus")).expect("a file").trim(), "0-1");
+        }
+    }
 
     #[test]
     fn paths() {

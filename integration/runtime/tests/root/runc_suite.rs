@@ -25,6 +25,7 @@ crate::each_runtime!(@one corten_alone Corten
     exec_adds_ambient_capabilities_where_some_are_inheritable an_event_begins_with_its_type
     a_created_init_holds_nothing_of_the_hosts a_root_that_is_not_there_has_no_list
     debug_messages_are_logged_and_only_on_demand no_pids_at_all_leaves_room_for_init
+    a_start_container_hook_is_filtered
 );
 
 fn a_terminal_of_ours_adds_no_carriage_returns(t: &T<'_>) -> Result<()> {
@@ -216,5 +217,24 @@ fn a_bind_mounts_source_may_be_an_earlier_mount(t: &T<'_>) -> Result<()> {
     let bundle = bundle.mount("tmpfs", "tmpfs", "/a", &[]).mount("bind", &inside, "/b", &["bind"]);
     let out = t.out(bundle)?;
     ensure!(out == "made\n", "{out}");
+    Ok(())
+}
+
+fn a_start_container_hook_is_filtered(t: &T<'_>) -> Result<()> {
+    let hook = json!([{"path": "/bin/busybox", "args": ["busybox", "sh", "-c", "cat > /dev/null; mkdir /tmp/made"]}]);
+    let profile = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]
+    });
+    for no_new_privileges in [true, false] {
+        let name = format!("c-{no_new_privileges}");
+        let bundle = Bundle::sh(t.scope, &name, "true")
+            .set("/hooks/startContainer", hook.clone())
+            .set("/linux/seccomp", profile.clone())
+            .set("/process/noNewPrivileges", json!(no_new_privileges))
+            .write()?;
+        let failed = t.rt.run(&bundle)?.err()?;
+        has(&failed.stderr, "error running startContainer hook #0")?;
+    }
     Ok(())
 }

@@ -312,11 +312,12 @@ fn finish(wires: &Wires, plan: &Plan, creation: &Creation<'_>, path: CString) ->
     let root = std::path::Path::new("/");
     let hooks = plan.hooks.start_container().as_ref();
     let env = environment(&plan.process)?;
-    hooks::run("startContainer", hooks, &state, root, &Surroundings::Of(&env))?;
     if filter::loads_late(wires, &plan.process) {
-        // As late as can be: fewer system calls of ours that a profile would have to allow.
+        // As late as can be: fewer system calls of ours that a profile would have to allow. But before the hooks, which run
+        // in the container like the program: as in runc.
         filter::load(wires)?;
     }
+    hooks::run("startContainer", hooks, &state, root, &Surroundings::Of(&env))?;
     become_program(wires, &plan.process, path, env)
 }
 
