@@ -26,6 +26,7 @@ crate::each_runtime!(@one corten_alone Corten
     a_created_init_holds_nothing_of_the_hosts a_root_that_is_not_there_has_no_list
     debug_messages_are_logged_and_only_on_demand no_pids_at_all_leaves_room_for_init
     a_start_container_hook_is_filtered
+    without_a_pivot_there_is_no_whole_proc
 );
 
 fn a_terminal_of_ours_adds_no_carriage_returns(t: &T<'_>) -> Result<()> {
@@ -235,6 +236,26 @@ fn a_start_container_hook_is_filtered(t: &T<'_>) -> Result<()> {
             .write()?;
         let failed = t.rt.run(&bundle)?.err()?;
         has(&failed.stderr, "error running startContainer hook #0")?;
+    }
+    Ok(())
+}
+
+/// The kernel lets a user namespace in the container mount a /proc without our masks if it finds a whole one in the mount
+/// namespace, however unreachable.
+fn without_a_pivot_there_is_no_whole_proc(t: &T<'_>) -> Result<()> {
+    let script = "unshare -mrpf sh -c 'mount -t proc none /proc && echo bare' 2>&1";
+    for options in [&[][..], &["--no-pivot"]] {
+        let name = format!("c{}", options.len());
+        let all = json!(["CAP_SYS_ADMIN", "CAP_SETFCAP", "CAP_SETUID", "CAP_SETGID"]);
+        let bundle = Bundle::sh(t.scope, &name, script)
+            .without("/linux/seccomp")
+            .set("/process/capabilities/bounding", all.clone())
+            .set("/process/capabilities/permitted", all.clone())
+            .set("/process/capabilities/effective", all)
+            .write()?;
+        let done = t.rt.run_with(&bundle, options, b"")?;
+        has(&done.stdout.to_lowercase(), "mount: ")?;
+        lacks(&done.stdout, "bare")?;
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ pub(crate) mod limits;
 pub(crate) mod lsm;
 pub(crate) mod mask;
 pub(crate) mod mount;
+mod no_pivot;
 pub(crate) mod rootfs;
 pub(crate) mod sysctl;
 pub(crate) mod target;

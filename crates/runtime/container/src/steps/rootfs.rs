@@ -79,8 +79,7 @@ pub(crate) fn enter(root: BorrowedFd<'_>, plan: &RootfsPlan, no_pivot: bool, own
     }
     fchdir(root).doing(|| format!("change into {}", show(plan)))?;
     if no_pivot {
-        mount::move_here_to_root().doing(|| format!("move {} to /", show(plan)))?;
-        chroot(".").doing(|| format!("chroot into {}", show(plan)))?;
+        super::no_pivot::enter(plan)?;
     } else {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let propagates = plan.propagation.is_some();
