@@ -34,7 +34,7 @@ cargo xtask COMMAND
   build                release binaries into target/bin
   fuzz TARGET [SECONDS]  libFuzzer on a target of integration/fuzz
   build failpoints     runtime and shim for tests that kill them at each step, into target/bin/failpoints
-  conformance SUITE …  runtime-tools, contest or crun from a built checkout, against expectations (root)
+  conformance SUITE …  runtime-tools, contest, crun or runc from a built checkout, against expectations (root)
   bench [ROUNDS [RUNS]]  corten beside runc, crun and the floor program, as ratios; memory of an idle pod (root)
   bench shim [PODS [ROUNDS [EXECS]]] | probes [PODS [SECONDS]]
                        the shim: memory of idle pods, execs beside containerd's shim, whether it grows (root)

@@ -18,7 +18,7 @@ mod suites;
 use cage::Cage;
 use suites::Suite;
 
-const USAGE: &str = "cargo xtask conformance runtime-tools|contest|crun --path CHECKOUT [--runtime BINARY] [--beside] [FILTER...]";
+const USAGE: &str = "cargo xtask conformance runtime-tools|contest|crun|runc --path CHECKOUT [--runtime BINARY] [--beside] [FILTER...]";
 
 /// What became of one test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

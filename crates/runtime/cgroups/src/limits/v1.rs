@@ -66,7 +66,11 @@ fn cpu_time(cpu: &LinuxCpu, steps: &mut Vec<Step>) {
     let period = period.map(|value| write("cpu.rt_period_us", value, "cpu.realtimePeriod"));
     let runtime = cpu.realtime_runtime().filter(|value| *value != 0).map(|value| value.to_string());
     let runtime = runtime.map(|value| write("cpu.rt_runtime_us", value, "cpu.realtimeRuntime"));
-    steps.extend(period.into_iter().chain(runtime).map(Step::Write));
+    match (period, runtime) {
+        // A period shorter than the old runtime is refused.
+        (Some(period), Some(runtime)) => steps.push(Step::EitherOrder(period, runtime)),
+        (one, other) => steps.extend(one.into_iter().chain(other).map(Step::Write)),
+    }
 }
 
 fn cpuset(cpu: &LinuxCpu, steps: &mut Vec<Step>) {
@@ -197,7 +201,7 @@ mod tests {
             (r#"{"cpu":{"shares":512,"idle":1}}"#, &["cpu.idle=1"]),
             (
                 r#"{"cpu":{"realtimePeriod":1000000,"realtimeRuntime":5000}}"#,
-                &["cpu.rt_period_us=1000000", "cpu.rt_runtime_us=5000"],
+                &["cpu.rt_period_us=1000000&cpu.rt_runtime_us=5000"],
             ),
             (
                 r#"{"memory":{"limit":1024,"swap":2048,"reservation":512,"swappiness":0,"disableOOMKiller":true}}"#,
