@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::unistd::Pid;
 use serde_json::json;
 
@@ -214,11 +215,14 @@ impl Daemon {
     fn wait_ready(&mut self) -> Result<()> {
         let (socket, log) = (self.socket(), self.log());
         let child = self.child.as_mut().context("cortend isn't running")?;
+        let pid = i32::try_from(child.id())?;
         wait_until("cortend to take connections", Duration::from_secs(20), || {
             if let Some(status) = child.try_wait()? {
                 bail!("cortend ended with {status}");
             }
-            Ok(UnixStream::connect(&socket).is_ok().then_some(()))
+            // One that was killed may still be listening for a moment, in a child that has yet to execute its program.
+            let listens = |stream| getsockopt(&stream, PeerCredentials).is_ok_and(|peer| peer.pid() == pid);
+            Ok(UnixStream::connect(&socket).is_ok_and(listens).then_some(()))
         })
         .with_context(|| format!("cortend's log: {log}{}", self.log().trim_start_matches(&log)))
     }

@@ -33,7 +33,8 @@ pub(crate) fn reap(program: &str, arguments: &[&str]) -> Result<ExitCode> {
                 eprintln!("{program} was ended by {signal}");
                 return Ok(exit_code(128 + signal as i32));
             }
-            Ok(_) | Err(Errno::EINTR) => {}
+            // EINVAL: an orphan that a real-time signal has ended, for which nix has no word.
+            Ok(_) | Err(Errno::EINTR | Errno::EINVAL) => {}
             Err(error) => return Err(error).context("wait"),
         }
     }

@@ -5,6 +5,7 @@
 
 use std::fs;
 
+use crate::privilege::in_user_namespace;
 use nix::unistd::{getegid, geteuid};
 use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespaceType, Spec};
 
@@ -26,13 +27,20 @@ pub(crate) fn complete(spec: &mut Spec) {
         return;
     }
     let uid = geteuid().as_raw();
+    if uid == 0 && !in_user_namespace() {
+        // Whoever the process is, it would be the host's root. If it's to be another, nobody means that: the plan refuses it,
+        // as runc does.
+        if user != (0, 0) {
+            return;
+        }
+        tracing::warn!("linux.uidMappings: none given, so root of the container is root of the host");
+    }
     let name = name(&fs::read_to_string("/etc/passwd").unwrap_or_default(), uid);
     let range = |file| given(&fs::read_to_string(file).unwrap_or_default(), uid, name.as_deref());
     let (uids, gids) = match (range("/etc/subuid"), range("/etc/subgid")) {
         (Some(uids), Some(gids)) => (Some(uids), Some(gids)),
         _ => (None, None),
     };
-    tracing::debug!("linux.uidMappings: none given, the container's user is user {uid} of the host");
     linux.set_uid_mappings(Some(mappings(user.0, uid, uids)));
     linux.set_gid_mappings(Some(mappings(user.1, getegid().as_raw(), gids)));
 }

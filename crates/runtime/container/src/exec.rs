@@ -20,7 +20,10 @@ use crate::{
     filter,
     foreground::Foreground,
     pid_file,
-    plan::{self, Circumstances, ProcessPlan, annotations::KEEP_GROUPS},
+    plan::{
+        self, Circumstances, ProcessPlan,
+        annotations::{KEEP_GROUPS, keeps_groups},
+    },
     privilege::{in_user_namespace, is_unprivileged, may_set_groups},
     query::Now,
     record::Record,
@@ -64,7 +67,7 @@ impl Runtime {
         let circumstances = Circumstances { listen_fds: listen_fds(), ..Circumstances::default() };
         let mut plan = plan::exec(&with_affinity(&options.process, &now.record.process), circumstances)
             .map_err(problems)?;
-        plan.keep_groups = now.record.annotations.contains_key(KEEP_GROUPS);
+        plan.keep_groups = keeps_groups(now.record.annotations.get(KEEP_GROUPS));
         support::process(&plan)?;
         let result = spawn(&now, target, &plan, options, keep).and_then(|(child, ours)| {
             let pid = child.pid;

@@ -100,13 +100,18 @@ fn block(targets: &[Target], audit: u32, rules: &Rules) -> Vec<Instruction> {
     let mut block = vec![op(LOAD, 0, 0, NUMBER)];
     if audit == TARGETS[0].1.audit {
         let killed = || vec![op(RETURN, 0, 0, KILL_THREAD)];
-        let (x86_64, x32) = (tree(X86_64).unwrap_or_else(killed), tree(X32).unwrap_or_else(killed));
-        // -1 is no x32 number but what a tracer (proot, gVisor) makes of a call that is not to be done.
-        let none = [op(JUMP_EQUAL, 0, 1, u32::MAX), op(RETURN, 0, 0, rules.default)];
+        // -1 is no x32 number but what a tracer (proot, gVisor) makes of a call that is not to be done, and what a program
+        // calls of which it doesn't know the number. It's answered as any number that doesn't exist.
+        let newest = rules.decisions(X86_64).newest.filter(|_| rules.enosys);
+        let no_call = newest.map_or(rules.default, |_| NO_SUCH_CALL);
+        let only_none = || {
+            let none = [op(JUMP_EQUAL, 0, 1, u32::MAX), op(RETURN, 0, 0, no_call)];
+            [&none[..], &killed()].concat()
+        };
+        let (x86_64, x32) = (tree(X86_64).unwrap_or_else(killed), tree(X32).unwrap_or_else(only_none));
         block.push(op(JUMP_GREATER_EQUAL, 0, 1, X32_BIT));
         block.push(op(JUMP, 0, 0, length(&x86_64)));
         block.extend(x86_64);
-        block.extend(none);
         block.extend(x32);
     } else {
         block.extend(

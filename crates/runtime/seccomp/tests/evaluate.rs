@@ -73,6 +73,15 @@ fn only_the_native_architecture_if_none_is_named() {
     // What a tracer makes of a call that it doesn't want is none of x32's.
     assert_eq!(answer(&program, X86_64, u32::MAX, &[]), ALLOW);
     assert_eq!(program.flags, 0);
+    // And in the usual allow list it doesn't exist, whether x32 is named or not.
+    for architectures in [json!(["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"]), json!([])] {
+        let program = compiled(json!({
+            "defaultAction": "SCMP_ACT_ERRNO",
+            "architectures": architectures,
+            "syscalls": [{"names": ["read", "faccessat2"], "action": "SCMP_ACT_ALLOW"}]
+        }));
+        assert_eq!(answer(&program, X86_64, u32::MAX, &[]), 0x0005_0000 | 38, "{architectures}");
+    }
 }
 
 #[test]

@@ -191,6 +191,8 @@ fn options_of(t: &T<'_>, source: &str) -> Result<()> {
         (&["bind", "nosuid"], &["rw", "nosuid"], &["ro", "nodev", "noexec"]),
         (&["bind", "ro"], &["ro"], &["nosuid", "nodev", "noexec"]),
         (&["bind", "rprivate", "dev"], &["rw"], &["nosuid", "nodev", "noexec"]),
+        (&["rbind", "rro", "nosuid"], &["ro", "nosuid"], &["nodev", "noexec"]),
+        (&["rbind", "ro", "rnosuid", "rnoexec"], &["ro", "nosuid", "noexec"], &["nodev"]),
     ] {
         let name = options.join("-");
         let bundle = Bundle::sh(t.scope, &name, "grep ' /mnt ' /proc/self/mounts");

@@ -147,7 +147,9 @@ impl Plan {
             mounts,
             namespaces,
         };
-        plan.process.keep_groups = annotated(annotations::KEEP_GROUPS);
+        plan.process.keep_groups = annotations::keeps_groups(
+            spec.annotations().as_ref().and_then(|all| all.get(annotations::KEEP_GROUPS)),
+        );
         host::refuse_unsupported(spec, &plan, &mut problems);
         if problems.0.is_empty() { Ok(plan) } else { Err(problems.0) }
     }

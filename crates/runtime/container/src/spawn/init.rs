@@ -103,18 +103,14 @@ pub(crate) fn create(wires: &Wires, creation: &Creation<'_>) -> Result<Infallibl
     let plan = creation.plan;
     let root = enter_namespaces(wires, creation)?;
     let setgroups = !plan.in_user_namespace || may_set_groups("self");
-    let own;
-    let sources = match &creation.sources {
-        Some(sources) => sources,
-        None => {
-            own = Sources::open(plan)?;
-            &own
-        }
-    };
-    let late = mount::all(root.as_fd(), plan, &sources.mounts)?;
+    let own = creation.sources.is_none().then(|| Sources::open(plan)).transpose()?;
+    let sources = creation.sources.as_ref().or(own.as_ref());
+    let (mounts, devices) = sources.map(|s| (&s.mounts[..], &s.devices[..])).unwrap_or_default();
+    let late = mount::all(root.as_fd(), plan, mounts)?;
     Failpoint::InitMounts.pass()?;
-    dev::populate(root.as_fd(), &plan.devices, &sources.devices)?;
+    dev::populate(root.as_fd(), &plan.devices, devices)?;
     Failpoint::InitDevices.pass()?;
+    drop(own);
     make_cwd(&root, &plan.process);
     hooks_before_pivot(wires, creation)?;
     Failpoint::InitHooks.pass()?;

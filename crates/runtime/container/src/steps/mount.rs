@@ -5,7 +5,7 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     os::unix::ffi::OsStrExt,
-    path::Path,
+    path::{Component, Path},
 };
 
 use corten_sys::mount::{self, Attributes, BorrowedFdEq, Change, Filesystem, Propagation};
@@ -76,7 +76,11 @@ fn inside<'a>(plan: &Plan, mount: &'a Mount) -> Option<&'a Path> {
     if mount.idmap.is_some() || mount.in_proc == InProc::Itself {
         return None;
     }
-    source.strip_prefix(&plan.rootfs.path).ok().filter(|path| !path.as_os_str().is_empty())
+    if plan.rootfs.path == Path::new("/") {
+        return None; // then everything is, and the host's is meant
+    }
+    let path = source.strip_prefix(&plan.rootfs.path).ok().filter(|path| !path.as_os_str().is_empty())?;
+    path.components().all(|component| matches!(component, Component::Normal(_))).then_some(path)
 }
 
 /// Opens such a source, without ever leaving the rootfs.
@@ -152,7 +156,7 @@ fn cleared(mount: &Mount, default: Defaults) -> Attributes {
     }
     let lockable = Attributes::RDONLY | Attributes::NOSUID | Attributes::NODEV | Attributes::NOEXEC;
     let others = if default.in_user_namespace { Attributes::empty() } else { lockable };
-    mount.clear | ((others | Attributes::NOSYMFOLLOW) - mount.set)
+    mount.clear | ((others | Attributes::NOSYMFOLLOW) - mount.set - mount.set_recursive)
 }
 
 /// Mounts everything.

@@ -217,9 +217,14 @@ fn copy_attributes(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
         if name == b"security.selinux" || name.starts_with(b"trusted.overlay.") {
             continue;
         }
-        let Some(value) = xattr::fget(from, &name)? else { continue };
-        match xattr::fset(to, &name, &value) {
-            Err(e) if matches!(e.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EPERM)) => {}
+        let copied = match xattr::fget(from, &name) {
+            Ok(Some(value)) => xattr::fset(to, &name, &value),
+            other => other.map(drop),
+        };
+        // Ids that this user namespace doesn't know (EINVAL, EOVERFLOW) are in the way as well, and so is the lack of room.
+        let fine = [libc::EOPNOTSUPP, libc::EPERM, libc::EINVAL, libc::EOVERFLOW, libc::ENOSPC];
+        match copied {
+            Err(e) if e.raw_os_error().is_some_and(|errno| fine.contains(&errno)) => {}
             other => other?,
         }
     }

@@ -80,8 +80,11 @@ pub(crate) fn answer(profile: &LinuxSeccomp, audit: u32, number: u32, args: [u64
         return KILL;
     };
     let default = value(profile.default_action(), profile.default_errno_ret());
-    if column == 0 && number == u32::MAX {
-        return default; // a tracer's, for a call that is not to be done
+    let named = |arch| profile.architectures().iter().flatten().any(|named| *named == arch);
+    if column == 0 && number == u32::MAX && !named(Arch::ScmpArchX32) {
+        // A tracer's, for a call that is not to be done: like every number that doesn't exist.
+        let allows = matches!(profile.default_action(), Action::ScmpActAllow | Action::ScmpActLog);
+        return if allows || newest(profile, column).is_none() { default } else { ENOSYS };
     }
     let mut own = number;
     if column == 0 && number >= X32 {
