@@ -17,7 +17,7 @@ use tokio::net::UnixListener;
 
 use super::ProcessIo;
 use super::log::{set_nonblocking, watch_fd};
-use super::open::{append, both_ends, is_fifo, open_aside, reading_end};
+use super::open::{OPEN, append, both_ends, is_fifo, open_aside, reading_end};
 use super::uri::Uri;
 use super::writer::{Target, Writer};
 use crate::error;
@@ -146,7 +146,7 @@ async fn sink(uri: &Uri) -> Result<Sink, Status> {
         Uri::Fifo(path) | Uri::File(path) | Uri::Cri { path, .. } => path.as_path(),
         Uri::Null | Uri::Binary(_) => Path::new("/dev/null"),
     };
-    let file = open_aside("open stdout", path, append).await?;
+    let file = open_aside("open stdout", path, OPEN, append).await?;
     Ok(Sink::File(Target::new(path, file), path.to_owned()))
 }
 

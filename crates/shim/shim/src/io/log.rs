@@ -22,7 +22,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::cri::{Splitter, memchr, rfc3339};
-use super::open::{append, open_aside};
+use super::open::{OPEN, REOPEN, append, open_aside};
 use super::writer::{Target, Writer};
 
 /// Bytes read at once.
@@ -38,30 +38,38 @@ const LATE: usize = 1 << 20;
 pub(crate) struct Log {
     path: PathBuf,
     max_line: usize,
-    target: RefCell<Arc<Target>>,
+    /// There is one until this is dropped.
+    target: RefCell<Option<Arc<Target>>>,
     writer: Writer,
 }
 
 impl Drop for Log {
     fn drop(&mut self) {
-        let target = Arc::clone(self.target.get_mut());
-        self.writer.push(target, Vec::new()); // to be closed there
+        // To be closed there, so none may be left here.
+        if let Some(target) = self.target.take() {
+            self.writer.push(target, Vec::new());
+        }
     }
 }
 
 impl Log {
     pub(crate) async fn open(path: &Path, max_line: usize) -> Result<Rc<Self>, Status> {
-        let file = open_aside("open the log", path, append).await?;
-        let target = RefCell::new(Target::new(path, file));
+        let file = open_aside("open the log", path, OPEN, append).await?;
+        let target = RefCell::new(Some(Target::new(path, file)));
         Ok(Rc::new(Self { path: path.to_owned(), max_line, target, writer: Writer::default() }))
     }
 
     /// Opens the file anew. The old one is closed when no stream is within a line of it.
     pub(crate) async fn reopen(&self) -> Result<(), Status> {
-        let file = open_aside("reopen the log", &self.path, append).await?;
-        let old = self.target.replace(Target::new(&self.path, file));
-        self.writer.push(old, Vec::new());
+        let file = open_aside("reopen the log", &self.path, REOPEN, append).await?;
+        if let Some(old) = self.target.replace(Some(Target::new(&self.path, file))) {
+            self.writer.push(old, Vec::new());
+        }
         Ok(())
+    }
+
+    fn target(&self) -> Option<Arc<Target>> {
+        self.target.borrow().clone()
     }
 
     pub(crate) fn dropped(&self) -> u64 {
@@ -100,6 +108,15 @@ struct State {
     /// Bytes written to it since it isn't the log's any more.
     late: usize,
     ended: bool,
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // A file that was rotated away within a line: it may be the last that has it.
+        if let Some(target) = self.state.get_mut().target.take() {
+            self.log.writer.push(target, Vec::new());
+        }
+    }
 }
 
 impl Stream {
@@ -142,8 +159,9 @@ impl Stream {
                     state.ended = true;
                     let mut out = Vec::new();
                     state.splitter.finish(&rfc3339(now_ns()), &mut out);
-                    let target = state.target.take().unwrap_or_else(|| Arc::clone(&self.log.target.borrow()));
-                    self.log.writer.push(target, out);
+                    if let Some(target) = state.target.take().or_else(|| self.log.target()) {
+                        self.log.writer.push(target, out);
+                    }
                 }
                 Ok(n) => self.take(&mut state, &buffer[..n]),
             }
@@ -155,7 +173,8 @@ impl Stream {
         let time = rfc3339(now_ns());
         let mut out = Vec::with_capacity(bytes.len() + bytes.len() / 4 + 64);
         let mut rest = bytes;
-        let old = state.target.take_if(|target| !Arc::ptr_eq(target, &self.log.target.borrow()));
+        let now = self.log.target();
+        let old = state.target.take_if(|old| !now.as_ref().is_some_and(|now| Arc::ptr_eq(old, now)));
         if let Some(old) = old {
             // The rest of a line which is in the old file stays there.
             let end = memchr(rest).map_or(rest.len(), |newline| newline + 1);
@@ -176,7 +195,7 @@ impl Stream {
 
     /// To the file that is the log's now.
     fn emit(&self, state: &mut State, entries: Vec<u8>) {
-        let target = Arc::clone(&self.log.target.borrow());
+        let Some(target) = self.log.target() else { return };
         if !entries.is_empty() {
             self.log.writer.push(Arc::clone(&target), entries);
         }

@@ -130,7 +130,7 @@ impl ProcessIo {
             io.waiting = RefCell::new(Some((socket, stdin, stdout)));
             return Ok((io, Io::Console(path)));
         }
-        let input = io.open_stdin(&stdin)?;
+        let input = io.open_stdin(&stdin).await?;
         let (output, errors) = match io.logger.get_mut().as_mut().and_then(Logger::take_ends) {
             // A logger reads both, whatever is said of stderr.
             Some((output, errors)) => (output.into(), errors.into()),

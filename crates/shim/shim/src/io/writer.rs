@@ -18,8 +18,10 @@ use crate::aside;
 
 /// Bytes that may wait before their source does.
 const QUEUE: usize = 256 << 10;
-/// How long a file system may take before its container's end is told without it.
+/// How long a file system may take for one write before its container's end is told without it.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+/// And for all that waits, if it is slow and doesn't hang.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// An open file.
 #[derive(Debug)]
@@ -63,7 +65,9 @@ struct Queue {
     lots: Vec<(Arc<Target>, Vec<u8>)>,
     /// Not yet written, those at work included.
     bytes: usize,
-    /// Lots written so far, to see whether it goes on.
+    /// Lots so far.
+    pushed: u64,
+    /// Those written, to see whether it goes on.
     done: u64,
     /// Bytes that couldn't be written.
     dropped: u64,
@@ -125,6 +129,7 @@ impl Writer {
         let mut queue = self.shared.queue();
         queue.bytes += entries.len();
         queue.lots.push((target, entries));
+        queue.pushed += 1;
         if std::mem::replace(&mut queue.served, true) {
             return;
         }
@@ -140,17 +145,35 @@ impl Writer {
         self.until(|queue| queue.bytes < QUEUE).await;
     }
 
-    /// Waits until all is written, or has waited long enough: then it is said, once.
+    /// Waits until all that there is now is written, or has waited long enough: then it is said, once.
     pub(super) async fn settle(&self, path: &Path) {
-        let done = self.shared.queue().done;
+        let (done, all) = {
+            let queue = self.shared.queue();
+            (queue.done, queue.pushed)
+        };
         if self.given_up.get() == Some(done) {
             return;
         }
-        if tokio::time::timeout(PATIENCE, self.until(|queue| queue.bytes == 0)).await.is_err() {
+        if !matches!(tokio::time::timeout(LONGEST, self.written(done, all)).await, Ok(true)) {
             let queue = self.shared.queue();
             self.given_up.set(Some(queue.done));
             let path = path.display();
-            tracing::warn!(%path, bytes = queue.bytes, "the log's file system hangs: not waited for");
+            tracing::warn!(%path, bytes = queue.bytes, "the log's file system hangs, or is too slow: not waited for");
+        }
+    }
+
+    /// Waits until so many lots are written, of which some are, or nothing is left: true. Or until nothing moves any more.
+    async fn written(&self, mut done: u64, all: u64) -> bool {
+        loop {
+            let moved = self.until(|queue| queue.bytes == 0 || queue.done != done);
+            if tokio::time::timeout(PATIENCE, moved).await.is_err() {
+                return false;
+            }
+            let queue = self.shared.queue();
+            if queue.bytes == 0 || queue.done >= all {
+                return true;
+            }
+            done = queue.done;
         }
     }
 
