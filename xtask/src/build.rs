@@ -3,6 +3,7 @@
 //! What is started for every container is static and small, the rest is an ordinary release build: see
 //! docs/decisions/0001-static-binaries.md.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -85,7 +86,19 @@ pub(crate) fn corten_unstripped() -> Result<PathBuf> {
 
 /// Takes the names away, which `static` keeps for `hot` and for debuggers.
 fn strip(binary: &Path) -> Result<()> {
-    run(Command::new("strip").arg(binary))
+    run(Command::new("strip").arg(binary))?;
+    let bytes = std::fs::read(binary).with_context(|| format!("can't read {}", binary.display()))?;
+    let new = binary.with_extension("new");
+    write_in_pages(&bytes, &new).with_context(|| format!("can't write {}", new.display()))?;
+    std::fs::set_permissions(&new, std::fs::metadata(binary)?.permissions())?;
+    std::fs::rename(&new, binary).with_context(|| format!("can't write {}", binary.display()))
+}
+
+/// Writes page by page. What is written in one piece is cached in one piece, and a process that touches a byte of it gets
+/// all of it mapped: 2.0 MiB of `corten` where it's 1.6 so, until the cache has been dropped and read again.
+fn write_in_pages(bytes: &[u8], path: &Path) -> std::io::Result<()> {
+    let mut file = std::fs::File::create(path)?;
+    bytes.chunks(4096).try_for_each(|page| file.write_all(page))
 }
 
 fn packages(list: &[(&'static str, &'static str)]) -> Vec<&'static str> {

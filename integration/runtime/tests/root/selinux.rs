@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use integration_support::{Kind, run};
+use integration_support::{Bundle, Kind, run};
 use serde_json::json;
 
 use super::keyring;
@@ -107,7 +107,7 @@ fn labels_that_are_none_are_refused(t: &T<'_>) -> Result<()> {
             has(&refused, label)?;
         }
     }
-    let container = t.start(t.sh("sleep 1000"))?;
+    let container = t.start(Bundle::sh(t.scope, "other", "sleep 1000"))?;
     let refused = container.exec(&["--process-label", "no label"], &["/bin/true"])?.err()?;
     if t.rt.kind() == Kind::Corten {
         has(&refused.stderr, "no label")?;
