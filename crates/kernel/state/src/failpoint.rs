@@ -59,7 +59,13 @@ pub const fn hit(_name: &'static str) -> std::io::Result<()> {
 }
 
 #[cfg(feature = "failpoints")]
-pub use armed::hit;
+pub use armed::{hit, trace};
+
+/// The file to which names are appended: for who closes descriptors that it doesn't know.
+#[cfg(not(feature = "failpoints"))]
+pub const fn trace() -> Option<std::os::fd::BorrowedFd<'static>> {
+    None
+}
 
 #[cfg(feature = "failpoints")]
 mod armed {
@@ -67,6 +73,7 @@ mod armed {
         env,
         fs::{File, OpenOptions},
         io::{self, Write},
+        os::fd::{AsFd, BorrowedFd},
         sync::{
             OnceLock,
             atomic::{AtomicBool, Ordering},
@@ -109,6 +116,11 @@ mod armed {
             });
             Self { armed, fired: AtomicBool::new(false), trace }
         }
+    }
+
+    /// The file to which names are appended: for who closes descriptors that it doesn't know.
+    pub fn trace() -> Option<BorrowedFd<'static>> {
+        SETUP.get_or_init(Setup::new).trace.as_ref().map(File::as_fd)
     }
 
     /// The process has come to the point of this name.

@@ -132,7 +132,9 @@ pub(crate) fn create(wires: &Wires, creation: &Creation<'_>) -> Result<Infallibl
     if let Some(fifo) = &wires.fifo {
         // Until `start` others in the PID namespace may look at us: there's nothing of the host's to be had (cgroups, devices,
         // what our caller left open).
-        sys_exec::close_but(3 + wires.keep, &[wires.channel.as_fd(), fifo.as_fd()])
+        let mut needed = vec![wires.channel.as_fd(), fifo.as_fd()];
+        needed.extend(corten_state::failpoint::trace());
+        sys_exec::close_but(3 + wires.keep, &needed)
             .doing(|| "close what init doesn't need any more".to_owned())?;
     }
     sysctl::names(plan)?;
