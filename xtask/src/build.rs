@@ -95,7 +95,7 @@ fn strip(binary: &Path) -> Result<()> {
 }
 
 /// Writes page by page. What is written in one piece is cached in one piece, and a process that touches a byte of it gets
-/// all of it mapped: 2.0 MiB of `corten` where it's 1.6 so, until the cache has been dropped and read again.
+/// all of it mapped, until the cache has been dropped and read again: some 80 KiB more of `corten` just after it was built.
 fn write_in_pages(bytes: &[u8], path: &Path) -> std::io::Result<()> {
     let mut file = std::fs::File::create(path)?;
     bytes.chunks(4096).try_for_each(|page| file.write_all(page))
