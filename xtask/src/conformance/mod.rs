@@ -50,6 +50,9 @@ pub(crate) fn conformance(arguments: &[&str]) -> Result<()> {
     let options = parse(arguments)?;
     options.suite.check(&options.checkout)?;
     setup::install(&["runc", "crun"])?;
+    if options.suite == Suite::Runc {
+        setup::install(&["bats", "gawk", "jq"])?;
+    }
     let corten = match &options.runtime {
         Some(path) => {
             std::fs::canonicalize(path).with_context(|| format!("no runtime {}", path.display()))?

@@ -201,7 +201,7 @@ fn parse_line(line: &str) -> Option<Hierarchy> {
 }
 
 /// `a\040b` is "a b": white space and the backslash itself are written so (proc_pid_mounts(5)).
-fn unescape(path: &str) -> PathBuf {
+pub fn unescape(path: &str) -> PathBuf {
     let mut bytes = Vec::with_capacity(path.len());
     let mut rest = path.as_bytes();
     while let Some((first, after)) = rest.split_first() {

@@ -62,7 +62,7 @@ use serde::{Deserialize, Serialize};
 
 pub use entrance::Entrance;
 pub use error::{Error, Result};
-pub use layout::{Controllers, Layout};
+pub use layout::{Controllers, Layout, unescape};
 pub use stats::Stats;
 pub use systemd::{Manager, Unit};
 pub use watch::OomWatch;

@@ -5,9 +5,10 @@
 
 use std::fs;
 
-use crate::privilege::in_user_namespace;
 use nix::unistd::{getegid, geteuid};
 use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespaceType, Spec};
+
+use crate::privilege::in_user_namespace;
 
 /// A range of the host's ids: the first, and how many.
 type Range = (u32, u32);

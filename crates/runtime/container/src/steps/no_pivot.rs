@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use corten_cgroups::unescape;
 use corten_sys::mount::{self, Attributes, Filesystem, Propagation};
 use nix::{
     fcntl::{OFlag, open},
@@ -37,20 +38,11 @@ fn whole(mountinfo: &str, rootfs: &Path) -> Vec<PathBuf> {
     let place = |line: &str| {
         let (left, right) = line.split_once(" - ")?;
         let mut fields = left.split(' ').skip(3);
-        let (root, place) = (fields.next()?, unescaped(fields.next()?));
+        let (root, place) = (fields.next()?, unescape(fields.next()?));
         let kernel = matches!(right.split(' ').next(), Some("proc" | "sysfs"));
         (kernel && root == "/" && !place.starts_with(rootfs)).then_some(place)
     };
     mountinfo.lines().filter_map(place).collect()
-}
-
-/// What proc(5) writes as `\040` and the like.
-fn unescaped(text: &str) -> PathBuf {
-    let mut path = text.to_owned();
-    for (code, character) in [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")] {
-        path = path.replace(code, character);
-    }
-    path.into()
 }
 
 fn hide(place: &Path) -> io::Result<()> {
