@@ -73,13 +73,17 @@ impl Counts {
     }
 }
 
-/// All that CI runs.
+/// All that CI runs. A lane that fails doesn't keep the others from telling what they have to tell.
 pub(crate) fn all() -> Result<()> {
     // Before the check lane: some of its tests compare with Debian's libraries where they are installed.
     prepare()?;
-    check::check()?;
-    root(&[])?;
-    vm::vm(&[])
+    let lanes = [("check", check::check()), ("root", root(&[])), ("vm", vm::vm(&[]))];
+    let failed = lanes.into_iter().filter_map(|(lane, result)| Some(format!("{lane}: {:#}", result.err()?)));
+    let failed: Vec<String> = failed.collect();
+    if !failed.is_empty() {
+        bail!("{}", failed.join("; "));
+    }
+    Ok(())
 }
 
 /// What the root lane needs of the machine.

@@ -1,9 +1,9 @@
 //! Running one test binary: to the end of its last test, whatever its tests do.
 //!
 //! A binary that prints nothing for [`SILENCE`] is killed: the test it hung in has failed, and those after it are run
-//! all the same. So are those after a test that took the whole binary down. In a lane that may retry, a test that
-//! failed is run again, alone: when it passes then, it has passed, and is reported by name as flaky: on a machine with
-//! other work, a deadline can be missed that nobody broke.
+//! all the same. So are those after a test that took the whole binary down. A test that failed is run again, alone: when
+//! it passes then, it has passed, and is reported by name as flaky: on a machine with other work, a deadline can be
+//! missed that nobody broke.
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read};
@@ -107,7 +107,7 @@ impl TestBinary {
             println!("--- {}\n{}", self.name, run.text);
         }
         for name in suspects {
-            if setting.bin.is_some() && self.passes_alone(setting, &name)? {
+            if self.passes_alone(setting, &name)? {
                 outcome.counts.failed = outcome.counts.failed.saturating_sub(1);
                 outcome.counts.passed += 1;
                 outcome.flaky.push(name);
@@ -296,7 +296,8 @@ pub(crate) fn closing_line(text: &str) -> Counts {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::io::Write;
+    use std::process::{Command, Stdio};
 
     use super::{Setting, TestBinary, closing_line, failures};
 
@@ -320,8 +321,15 @@ mod tests {
     fn binary(script: &str) -> (tempfile::TempDir, TestBinary) {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("binary");
-        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("a script");
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("a mode");
+        // Written by another process: a descriptor of ours would be inherited by what the tests beside this one start
+        // just then, and a program that is open for writing can't be executed (ETXTBSY).
+        let mut writer = Command::new("install");
+        writer.args(["-m", "755", "/dev/stdin"]).arg(&path).stdin(Stdio::piped());
+        let mut writer = writer.spawn().expect("install");
+        let mut input = writer.stdin.take().expect("a pipe");
+        write!(input, "#!/bin/sh\n{script}\n").expect("a script");
+        drop(input);
+        assert!(writer.wait().expect("its end").success());
         let binary = TestBinary { name: "it".into(), path, directory: directory.path().to_owned() };
         (directory, binary)
     }
@@ -348,7 +356,13 @@ mod tests {
             binary.run(&Setting { filter: &[], bin: Some(&bin), reaper: None, lane: "root" }).expect("a run");
         assert_eq!((outcome.counts.passed, outcome.counts.failed), (2, 0));
         assert_eq!(outcome.flaky, ["b"]);
-        // In a lane that doesn't retry, it has failed.
+    }
+
+    #[test]
+    fn a_test_that_fails_alone_too_has_failed() {
+        let (_directory, binary) = binary(
+            "printf 'test b ... FAILED\\n\\nfailures:\\n    b\\n\\ntest result: FAILED. 1 passed; 1 failed; 0 ignored\\n'; exit 101",
+        );
         let outcome =
             binary.run(&Setting { filter: &[], bin: None, reaper: None, lane: "check" }).expect("a run");
         assert_eq!((outcome.counts.passed, outcome.counts.failed), (1, 1));

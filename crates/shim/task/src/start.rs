@@ -138,9 +138,11 @@ mod tests {
     async fn a_shim_that_fails_is_told_with_its_words() {
         let dir = tempfile::tempdir().expect("a directory");
         let script = dir.path().join("shim");
-        std::fs::write(&script, "#!/bin/sh\necho no room >&2\nexit 3\n").expect("writable");
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(&script, mode).expect("ours");
+        // By another process: a descriptor of ours that is open for writing would be inherited by what the tests beside
+        // this one start just then, and the script couldn't be executed (ETXTBSY).
+        let text = r"printf '#!/bin/sh\necho no room >&2\nexit 3\n' >$0; chmod 755 $0";
+        let written = std::process::Command::new("sh").arg("-c").arg(text).arg(&script).status();
+        assert!(written.expect("a shell").success());
         let error =
             shims(script.to_str().expect("UTF-8")).start("pod", dir.path()).await.expect_err("it fails");
         let text = error.to_string();
