@@ -28,6 +28,7 @@ pub mod capability;
 #[cfg(target_arch = "x86_64")]
 mod early;
 pub mod exec;
+pub mod executable;
 pub mod fds;
 pub mod keyring;
 pub mod memory;

@@ -32,6 +32,21 @@ pub fn unblocked(command: &mut Command) {
     unsafe { command.pre_exec(unblock_all) };
 }
 
+/// Makes a signal end this process with exit status 128 + its number, which is what its default action looks like to who waits.
+/// For PID 1 of a namespace: the kernel keeps from it what it has no handler for.
+///
+/// # Errors
+/// EINVAL for no such signal, or one that can't be caught.
+pub fn exit_on(signal: i32) -> io::Result<()> {
+    extern "C" fn end(signal: i32) {
+        // SAFETY: async-signal-safe, and it touches nothing of ours.
+        unsafe { libc::_exit(128 + signal) }
+    }
+    // SAFETY: the handler calls only what is async-signal-safe.
+    let ret = unsafe { libc::signal(signal, end as extern "C" fn(i32) as libc::sighandler_t) };
+    if ret == libc::SIG_ERR { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Ignores a signal; for SIGTTOU and the like, around a call.
 ///
 /// # Errors

@@ -12,29 +12,21 @@
 
 use std::{
     ffi::{CString, OsString},
-    fs::File,
     io,
     os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, BorrowedFd},
         unix::ffi::OsStringExt,
     },
 };
 
 use corten_sys::{
     exec::{Strings, fexecve},
-    mount::{self, Attributes, Change},
+    executable,
 };
-use nix::{
-    fcntl::{FcntlArg, SealFlag, fcntl},
-    sys::{
-        memfd::{MFdFlags, memfd_create},
-        statvfs::{FsFlags, statvfs},
-    },
-};
+use nix::sys::statvfs::{FsFlags, statvfs};
 
 use crate::{Result, error::Doing};
 
-const EXE: &str = "/proc/self/exe";
 const COPY: &std::ffi::CStr = c"corten";
 
 /// Makes sure that what runs us can't be written through us; runs this program again from the beginning if it has
@@ -48,47 +40,19 @@ const COPY: &std::ffi::CStr = c"corten";
 /// If the executable can be protected neither by a read-only mount nor by a copy.
 pub fn protect_executable() -> Result<()> {
     let doing = || "protect the executable against being overwritten from a container".to_owned();
-    if statvfs(EXE).doing(doing)?.flags().contains(FsFlags::ST_RDONLY) {
+    if statvfs(executable::PATH).doing(doing)?.flags().contains(FsFlags::ST_RDONLY) {
         return Ok(());
     }
-    if is_sealed().doing(doing)? {
+    if executable::is_sealed().doing(doing)? {
         return Ok(());
     }
-    if let Ok(mount) = read_only() {
+    if let Ok(mount) = executable::read_only() {
         // It comes back only if that failed.
         drop(again(mount.as_fd()));
     }
     // Without the privilege to clone mounts, or to execute what is on them, there's the copy, which needs none.
-    let file = copy().doing(doing)?;
+    let file = executable::sealed_copy(COPY).doing(doing)?;
     Err(again(file.as_fd())).doing(doing)
-}
-
-const SEALS: SealFlag = SealFlag::F_SEAL_SEAL
-    .union(SealFlag::F_SEAL_SHRINK)
-    .union(SealFlag::F_SEAL_GROW)
-    .union(SealFlag::F_SEAL_WRITE);
-
-/// Whether we're the copy already. A file that can't be sealed isn't.
-fn is_sealed() -> io::Result<bool> {
-    let seals = fcntl(File::open(EXE)?, FcntlArg::F_GET_SEALS);
-    Ok(seals.is_ok_and(|seals| SealFlag::from_bits_truncate(seals).contains(SEALS)))
-}
-
-fn read_only() -> io::Result<OwnedFd> {
-    let exe = mount::clone_tree_path(c"/proc/self/exe", false)?;
-    let change = Change { set: Attributes::RDONLY, ..Change::default() };
-    mount::set_attributes(exe.as_fd(), false, &change)?;
-    Ok(exe)
-}
-
-fn copy() -> io::Result<OwnedFd> {
-    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    let mut copy = File::from(memfd_create(COPY, flags)?);
-    io::copy(&mut File::open(EXE)?, &mut copy)?;
-    fcntl(&copy, FcntlArg::F_ADD_SEALS(SEALS))?;
-    // Executed through a descriptor that was never open for writing, or execve would call it busy.
-    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&copy));
-    File::open(path).map(OwnedFd::from)
 }
 
 fn again(file: BorrowedFd<'_>) -> io::Error {

@@ -34,8 +34,9 @@ pub(crate) async fn watch_init(shim: Rc<Shim>, task: Rc<Task>, end: Watch) {
     if let Phase::Starting { pid } = task.init.phase() {
         announce(&shim, &task, pid);
     }
-    if let Some(cgroup) = task.cgroup.borrow().as_ref().filter(|_| !task.own_pid_namespace) {
-        cgroup.kill_all();
+    let cgroup = task.cgroup.borrow().clone().filter(|_| !task.own_pid_namespace);
+    if let Some(cgroup) = cgroup {
+        cgroup.kill_all().await;
     }
     execs_ended(&task).await;
     drop(task.oom_watch.take().inspect(tokio::task::AbortHandle::abort));

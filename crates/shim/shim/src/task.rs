@@ -91,6 +91,8 @@ pub(crate) struct Process {
     pub(crate) pidfd: RefCell<Option<OwnedFd>>,
     /// That it was started has been published.
     pub(crate) announced: Cell<bool>,
+    /// Deleted, or never created: nobody can do anything with it any more.
+    forgotten: Cell<bool>,
     phase: Cell<Phase>,
     changed: Notify,
 }
@@ -103,6 +105,7 @@ impl Process {
             io: RefCell::new(None),
             pidfd: RefCell::new(None),
             announced: Cell::new(false),
+            forgotten: Cell::new(false),
             phase: Cell::new(Phase::New),
             changed: Notify::new(),
         })
@@ -115,6 +118,18 @@ impl Process {
     pub(crate) fn set(&self, phase: Phase) {
         self.phase.set(phase);
         self.changed.notify_waiters();
+    }
+
+    /// Lets go who still waits for the end of what will never run.
+    pub(crate) fn forget(&self) {
+        self.forgotten.set(true);
+        self.changed.notify_waiters();
+    }
+
+    /// Waits for its end; None if it's forgotten before it has ended.
+    pub(crate) async fn end(&self) -> Option<ExitRecord> {
+        let over = |phase: Phase| phase.exit().map(Some).or_else(|| self.forgotten.get().then_some(None));
+        self.until(over).await
     }
 
     /// Waits until `wanted` finds something in the phase.
@@ -196,6 +211,12 @@ impl Task {
         let execs = self.execs.borrow();
         let missing = || error::not_found(format!("no exec {exec_id} in container {}", self.id));
         execs.get(exec_id).cloned().ok_or_else(missing)
+    }
+
+    /// It isn't known any more, and its processes with it.
+    pub(crate) fn forget(&self) {
+        self.init.forget();
+        self.execs.borrow().values().for_each(|exec| exec.forget());
     }
 
     /// # Errors

@@ -20,6 +20,7 @@ crate::each_runtime!(
     kill_takes_names_and_numbers,
     kill_of_a_stopped_container_is_refused,
     kill_all_reaches_every_process,
+    a_created_container_ends_by_what_it_is_stopped_with,
     delete_of_a_running_container_needs_force,
     delete_of_a_created_container_kills_it,
     delete_with_force_of_nothing_is_fine,
@@ -168,6 +169,26 @@ fn kill_all_reaches_every_process(t: &T<'_>) -> Result<()> {
     run(t.rt.command().args(["kill", "--all", container.id(), "KILL"]))?.ok()?;
     container.wait_status("stopped")?;
     wait_for("all of its processes to be gone", || pids.iter().all(|p| ended(*p)))?;
+    container.delete(&[])
+}
+
+fn a_created_container_ends_by_what_it_is_stopped_with(t: &T<'_>) -> Result<()> {
+    if t.differs(Kind::Crun, "crun's init is PID 1 without handlers: the kernel keeps signals from it") {
+        return Ok(());
+    }
+    for signal in ["HUP", "INT", "QUIT", "TERM"] {
+        let bundle = Bundle::workload(t.scope, &format!("s{signal}"), &["sleep"]).write()?;
+        let container = t.rt.create(&bundle, &[])?;
+        container.kill(signal)?;
+        container.wait_status("stopped")?;
+        container.call(&["start"])?.err()?;
+        container.delete(&[])?;
+    }
+    // One that is in no PID namespace of its own dies of anything.
+    let bundle = Bundle::workload(t.scope, "shared", &["sleep"]).namespace("pid", None).write()?;
+    let container = t.rt.create(&bundle, &[])?;
+    container.kill("TERM")?;
+    container.wait_status("stopped")?;
     container.delete(&[])
 }
 

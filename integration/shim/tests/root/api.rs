@@ -24,6 +24,7 @@ crate::each_runtime_under_containerd!(
     a_failed_checkpoint_is_told_and_the_container_goes_on,
     a_failed_restore_is_told_and_leaves_nothing,
     execs_have_states_of_their_own,
+    nobody_waits_for_what_will_never_run,
     a_second_container_of_the_same_name_is_refused,
     figures_are_typed,
 );
@@ -270,6 +271,39 @@ async fn execs_have_states_of_their_own(containerd: &Containerd<'_>) -> Result<(
     delete(&client, &id, "f").await?;
     ensure!(state(&client, &id, "").await?.status == S::Running as i32);
     Ok(())
+}
+
+async fn nobody_waits_for_what_will_never_run(containerd: &Containerd<'_>) -> Result<()> {
+    let (client, id) = sleeper(containerd).await?;
+    let add = async |exec_id: &str| {
+        let request = api::ExecProcessRequest {
+            id: id.clone(),
+            exec_id: exec_id.to_owned(),
+            spec: Some(prost_types::Any {
+                type_url: String::new(),
+                value: integration_shim::process(&["/nonexistent"]),
+            }),
+            ..api::ExecProcessRequest::default()
+        };
+        task::<()>(&client, "Exec", &request).await
+    };
+    // As containerd's CRI plugin does it with a probe whose program isn't there: it waits, then starts, then deletes.
+    add("e").await?;
+    let (waited, deleted) = tokio::join!(wait(&client, &id, "e"), async {
+        ensure!(start(&client, &id, "e").await.is_err());
+        Ok(delete(&client, &id, "e").await?)
+    });
+    deleted?;
+    refused(waited, Code::NotFound, "deleted before it has run")?;
+    // And it goes with its container.
+    add("f").await?;
+    let (waited, deleted) = tokio::join!(wait(&client, &id, "f"), async {
+        task::<()>(&client, "Kill", &kill_request(&id, "", 9)).await?;
+        wait(&client, &id, "").await?;
+        delete(&client, &id, "").await
+    });
+    ensure!(deleted? == 137);
+    refused(waited, Code::NotFound, "deleted before it has run")
 }
 
 async fn a_second_container_of_the_same_name_is_refused(containerd: &Containerd<'_>) -> Result<()> {

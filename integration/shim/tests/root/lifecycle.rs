@@ -8,7 +8,7 @@ use corten_task_api::proto::containerd::task::v3 as api;
 use corten_task_api::services::TASK;
 use corten_task_api::ttrpc::Code;
 use integration_shim::Pod;
-use integration_support::Bundle;
+use integration_support::{Bundle, Kind};
 use serde_json::Value;
 
 crate::each_runtime!(
@@ -16,6 +16,7 @@ crate::each_runtime!(
     exit_codes_and_signals,
     waits_answer_after_the_end_and_all_of_them,
     kill_and_delete_of_a_created_container,
+    a_created_container_ends_by_sigterm,
     wrong_order_is_refused,
     unknown_ids_are_not_found,
     the_same_id_twice_is_refused,
@@ -93,6 +94,30 @@ async fn waits_answer_after_the_end_and_all_of_them(pod: &Pod<'_>) -> Result<()>
         ensure!(wait.await??.status == 137);
     }
     ensure!(pod.shim.wait(&id).await?.status == 137);
+    Ok(())
+}
+
+async fn a_created_container_ends_by_sigterm(pod: &Pod<'_>) -> Result<()> {
+    let expected = match pod.runtime.kind() {
+        Kind::Corten => 143,
+        Kind::Runc => 2,
+        Kind::Crun => {
+            integration_support::skip(
+                "crun's init is PID 1 without handlers: the kernel keeps SIGTERM from it",
+            );
+            return Ok(());
+        }
+    };
+    let request = pod.request("c", Bundle::sh(pod.scope, "c", "true"))?;
+    let id = request.id.clone();
+    pod.shim.create(request).await?;
+    pod.shim.kill(&id, "", 15, false).await?;
+    ensure!(pod.shim.wait(&id).await?.status == expected);
+    pod.shim.delete(&id).await?;
+    // The program has none of that: its PID 1 is as deaf as ever.
+    let id = pod.sh("after", "kill -15 $$; exit 4").await?;
+    ensure!(pod.shim.wait(&id).await?.status == 4);
+    pod.shim.delete(&id).await?;
     Ok(())
 }
 

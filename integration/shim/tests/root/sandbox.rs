@@ -29,6 +29,7 @@ crate::with_containerd!(
     what_the_init_cant_set_up_fails_the_start,
     a_shim_whose_sandbox_failed_goes,
     a_stop_while_it_starts_is_kept_to,
+    a_shim_whose_file_system_was_unmounted_has_an_init,
     figures_are_the_pods_cgroups,
 );
 
@@ -374,6 +375,38 @@ async fn a_stop_while_it_starts_is_kept_to(containerd: &Containerd<'_>) -> Resul
     }
     let got = status(&client, &id).await?;
     ensure!(got.state == "SANDBOX_NOTREADY" && got.pid == 0 && got.exited_at.is_some(), "{got:?}");
+    shutdown(&client, &id).await
+}
+
+/// The mount that the init is else executed from can't be had then.
+async fn a_shim_whose_file_system_was_unmounted_has_an_init(containerd: &Containerd<'_>) -> Result<()> {
+    use nix::mount::{MntFlags, MsFlags, mount, umount2};
+    let id = containerd.scope.id("pod");
+    let dir = containerd.scope.make_dir(&format!("b/{id}"))?;
+    let place = containerd.scope.make_dir("place")?;
+    mount(Some("tmpfs"), &place, Some("tmpfs"), MsFlags::empty(), None::<&str>)?;
+    let (usual, stdin) = containerd.start_command(&id, &dir, Protocol::Protobuf);
+    let started = fs::copy(&containerd.shim, place.join("shim")).map_err(Into::into).and_then(|_| {
+        let mut command = std::process::Command::new(place.join("shim"));
+        command.current_dir(&dir).args(usual.get_args());
+        command.envs(usual.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        integration_support::run_with_deadline(&mut command, DEADLINE, &stdin)?.ok()
+    });
+    umount2(&place, MntFlags::MNT_DETACH)?;
+    started?;
+    let address = fs::read_to_string(dir.join("address"))?;
+    let client = Client::connect(Path::new(address.trim_start_matches("unix://"))).await?;
+    let request = api::CreateSandboxRequest {
+        sandbox_id: id.clone(),
+        options: Some(any("runtime.v1.PodSandboxConfig", &config(NamespaceOption::default()))),
+        ..api::CreateSandboxRequest::default()
+    };
+    call::<api::CreateSandboxResponse>(&client, "CreateSandbox", &request).await?;
+    let pid = start_sandbox(&client, &id).await?;
+    let exe = fs::read_link(format!("/proc/{pid}/exe"))?;
+    ensure!(exe.to_string_lossy().starts_with("/memfd:pod-init"), "{}", exe.display());
+    let overwritten = fs::File::options().write(true).open(format!("/proc/{pid}/exe")).err();
+    ensure!(overwritten.is_some(), "the init can be overwritten");
     shutdown(&client, &id).await
 }
 

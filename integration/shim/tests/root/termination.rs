@@ -50,6 +50,7 @@ with_corten!(
     a_timeout_kills_daemons_too,
     thousands_of_execs_leave_nothing,
     of_two_deletes_one_counts,
+    a_fork_bomb_without_pid_namespace_goes_with_its_init,
 );
 
 /// Kills by SIGKILL, waits and deletes; each within the deadline.
@@ -81,6 +82,25 @@ async fn a_fork_bomb_is_killed(pod: &Pod<'_>) -> Result<()> {
     let id = pod.run(pod.request("c", bundle)?).await?;
     wait_for("it to be ready", || pod.log("c").is_ok_and(|log| !log.is_empty()))?;
     end(pod, &id).await
+}
+
+async fn a_fork_bomb_without_pid_namespace_goes_with_its_init(pod: &Pod<'_>) -> Result<()> {
+    // It forks, and each child forks and ends, for ever: whoever lists them has an old list.
+    let bomb = "f() { f & }; f & f & f & echo ready; sleep 1; exit 7";
+    let bundle =
+        Bundle::sh(pod.scope, "c", bomb).set("/linux/resources/pids/limit", json!(64)).namespace("pid", None);
+    let id = pod.run(pod.request("c", bundle)?).await?;
+    let (_, pid) = pod.shim.state(&id).await?;
+    let places = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+    let place = places.lines().find_map(|line| line.strip_prefix("0::/")).context("no version 2")?;
+    let procs = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"]
+        .map(|root| Path::new(root).join(place).join("cgroup.procs"));
+    let procs = procs.iter().find(|procs| procs.exists()).context("no cgroup")?;
+    ensure!(within("wait", pod.shim.wait(&id)).await??.status == 7);
+    let left = fs::read_to_string(procs)?;
+    ensure!(left.is_empty(), "left: {left:?}");
+    within("delete", pod.shim.delete(&id)).await??;
+    Ok(())
 }
 
 async fn a_full_log_disk_stops_nobody(pod: &Pod<'_>) -> Result<()> {

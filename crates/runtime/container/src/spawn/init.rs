@@ -15,6 +15,7 @@ use corten_sys::{
     seccomp, signal,
 };
 use nix::{
+    libc,
     sys::stat::{Mode, umask},
     unistd::setsid,
 };
@@ -136,6 +137,7 @@ pub(crate) fn create(wires: &Wires, creation: &Creation<'_>) -> Result<Infallibl
         needed.extend(corten_state::failpoint::trace());
         sys_exec::close_but(3 + wires.keep, &needed)
             .doing(|| "close what init doesn't need any more".to_owned())?;
+        end_when_told(plan)?;
     }
     sysctl::names(plan)?;
     limits::domain(plan.personality, plan.memory_policy.as_ref())?;
@@ -284,6 +286,18 @@ pub(super) fn become_process(wires: &Wires, plan: &ProcessPlan, setgroups: bool)
         filter::load(wires)?;
     }
     Ok(path)
+}
+
+/// Whoever stops a container before it is started shall not have to wait until he loses patience: as PID 1 we'd get none of these
+/// without a handler. Which they are is runc's choice. [`become_program`] undoes it.
+fn end_when_told(plan: &Plan) -> Result<()> {
+    if !plan.namespaces.new.contains(Namespaces::PID) {
+        return Ok(());
+    }
+    [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM]
+        .into_iter()
+        .try_for_each(signal::exit_on)
+        .doing(|| "end by signals before the program runs".to_owned())
 }
 
 /// After Go: waits for `start` if this is create, then hooks, filter and program.

@@ -8,12 +8,15 @@ mod v1;
 mod v2;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use corten_task_api::services;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use prost_types::Any;
 
+/// The last pause before it is given up to kill; all of them together are less than twice as long.
+const PATIENCE: Duration = Duration::from_secs(1);
 const MOUNT: &str = "/sys/fs/cgroup";
 
 /// Where a container's processes are.
@@ -114,9 +117,21 @@ impl Cgroup {
         pids
     }
 
-    /// Kills all that is left here.
-    pub(crate) fn kill_all(&self) {
-        kill_each(&self.pids());
+    /// Kills all that is left here, until nothing is: who forks faster than we look isn't in a list. What is in the kernel's hands
+    /// (frozen, in state D) isn't waited for.
+    pub(crate) async fn kill_all(&self) {
+        let mut pause = Duration::from_millis(1);
+        loop {
+            let left = self.pids();
+            if left.is_empty() || pause > PATIENCE {
+                return;
+            }
+            // Where there is this it misses nobody.
+            let _ = self.version_2().map(|dir| std::fs::write(dir.join("cgroup.kill"), "1"));
+            kill_each(&left);
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
     }
 
     /// Its directory in the version 2 hierarchy, be it without controllers; None if there is none.

@@ -124,7 +124,7 @@ impl ProcessIo {
         let copier = tokio::task::spawn_local(async move {
             match sink {
                 Sink::Fifo(fifo) => copy(&console.master, &fifo).await,
-                Sink::File(file, path) => write_to(&console.master, &file, &path).await,
+                Sink::File(file) => write_to(&console.master, &file).await,
             }
         });
         *self.console_copier.borrow_mut() = Some(copier);
@@ -134,7 +134,24 @@ impl ProcessIo {
 
 enum Sink {
     Fifo(AsyncFd<OwnedFd>),
-    File(Arc<Target>, PathBuf),
+    File(Output),
+}
+
+/// A file that a terminal alone writes to.
+struct Output {
+    /// There is one until this is dropped.
+    target: Option<Arc<Target>>,
+    path: PathBuf,
+    writer: Writer,
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        // Its file system may hang by now.
+        if let Some(target) = self.target.take() {
+            self.writer.close(target);
+        }
+    }
 }
 
 async fn sink(uri: &Uri) -> Result<Sink, Status> {
@@ -147,7 +164,8 @@ async fn sink(uri: &Uri) -> Result<Sink, Status> {
         Uri::Null | Uri::Binary(_) => Path::new("/dev/null"),
     };
     let file = open_aside("open stdout", path, OPEN, append).await?;
-    Ok(Sink::File(Target::new(path, file), path.to_owned()))
+    let target = Some(Target::new(path, file));
+    Ok(Sink::File(Output { target, path: path.to_owned(), writer: Writer::default() }))
 }
 
 async fn read(from: &AsyncFd<OwnedFd>, buffer: &mut [u8]) -> io::Result<usize> {
@@ -170,13 +188,45 @@ async fn copy(from: &AsyncFd<OwnedFd>, to: &AsyncFd<OwnedFd>) {
     }
 }
 
-async fn write_to(from: &AsyncFd<OwnedFd>, file: &Arc<Target>, path: &Path) {
-    let writer = Writer::default();
+async fn write_to(from: &AsyncFd<OwnedFd>, file: &Output) {
+    let Some(target) = &file.target else { return };
     let mut buffer = [0; 1024];
     while let Ok(n @ 1..) = read(from, &mut buffer).await {
         // A full disk doesn't stop the container, one that hangs does.
-        writer.push(Arc::clone(file), buffer[..n].to_vec());
-        writer.room().await;
+        file.writer.push(Arc::clone(target), buffer[..n].to_vec());
+        file.writer.room().await;
     }
-    writer.settle(path).await;
+    file.writer.settle(&file.path).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::socket::{setsockopt, sockopt};
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn who_shows_a_terminal_does_not_close_its_file() {
+        // As a file on NFS does it: close waits until the other side has what was written.
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut file = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        file.set_nonblocking(true).unwrap();
+        while file.write(&[0; 65536]).is_ok() {}
+        file.set_nonblocking(false).unwrap();
+        let linger = nix::libc::linger { l_onoff: 1, l_linger: 600 };
+        setsockopt(&file, sockopt::Linger, &linger).unwrap();
+        let path = PathBuf::from("/file");
+        let target = Some(Target::new(&path, OwnedFd::from(file).into()));
+        let output = Output { target, path, writer: Writer::default() };
+        let (done, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            drop(output);
+            done.send(()).unwrap();
+        });
+        let ended = ended.recv_timeout(Duration::from_secs(60));
+        server.read_to_end(&mut Vec::new()).unwrap();
+        assert_eq!(ended, Ok(()));
+    }
 }

@@ -47,7 +47,7 @@ impl Drop for Log {
     fn drop(&mut self) {
         // To be closed there, so none may be left here.
         if let Some(target) = self.target.take() {
-            self.writer.push(target, Vec::new());
+            self.writer.close(target);
         }
     }
 }
@@ -63,7 +63,7 @@ impl Log {
     pub(crate) async fn reopen(&self) -> Result<(), Status> {
         let file = open_aside("reopen the log", &self.path, REOPEN, append).await?;
         if let Some(old) = self.target.replace(Some(Target::new(&self.path, file))) {
-            self.writer.push(old, Vec::new());
+            self.writer.close(old);
         }
         Ok(())
     }
@@ -114,7 +114,7 @@ impl Drop for Stream {
     fn drop(&mut self) {
         // A file that was rotated away within a line: it may be the last that has it.
         if let Some(target) = self.state.get_mut().target.take() {
-            self.log.writer.push(target, Vec::new());
+            self.log.writer.close(target);
         }
     }
 }

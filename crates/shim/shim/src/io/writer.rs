@@ -177,6 +177,11 @@ impl Writer {
         }
     }
 
+    /// Has a file closed where its file system holds up nobody: the last of what is written to it.
+    pub(super) fn close(&self, target: Arc<Target>) {
+        self.push(target, Vec::new());
+    }
+
     async fn until(&self, wanted: impl Fn(&Queue) -> bool) {
         loop {
             // From before the look: what is written after it isn't missed.

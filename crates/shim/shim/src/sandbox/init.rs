@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use corten_sys::exec::{Strings, cloexec_from, fexecve};
-use corten_sys::mount::{self, Attributes, Change};
+use corten_sys::executable;
 use corten_sys::process::{Forked, Namespaces, clone, exit, pidfd_send_signal, set_user};
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
@@ -23,15 +23,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest reason that is told.
 const LONGEST: u64 = 4096;
 
-/// What it executes: ours, from a mount of its own which is read-only. Containers that share its PIDs and have CAP_SYS_PTRACE
+/// What it executes: ours, from a mount of its own which is read-only, or a sealed copy. Containers that share its PIDs and have CAP_SYS_PTRACE
 /// get at it by /proc/1/exe, and must not get at the file that the next shim is started from (as in CVE-2019-5736).
 fn executable() -> io::Result<OwnedFd> {
-    let mounted = mount::clone_tree_path(c"/proc/self/exe", false)
-        .map_err(|e| named("mount the pod's init read-only", &e))?;
-    let change = Change { set: Attributes::RDONLY, ..Change::default() };
-    mount::set_attributes(mounted.as_fd(), false, &change)
-        .map_err(|e| named("make the mount of the pod's init read-only", &e))?;
-    Ok(mounted)
+    // Where it can't be mounted, as its own mount has been taken away since we were started, there's the copy.
+    executable::read_only().or_else(|mount| {
+        executable::sealed_copy(c"pod-init").map_err(|copy| {
+            named(&format!("make the pod's init unchangeable: mount it read-only: {mount}; copy it"), &copy)
+        })
+    })
 }
 
 /// A `pod-init`. It is killed when this is dropped.

@@ -39,6 +39,7 @@ pub(super) async fn create(
         }
         Err(error) => {
             shim.tasks.borrow_mut().remove(&task.id);
+            task.forget();
             Err(error)
         }
     }

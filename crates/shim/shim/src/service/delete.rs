@@ -36,6 +36,7 @@ pub(super) async fn delete(shim: &Shim, request: DeleteRequest) -> Result<Delete
     }
     finish(&process).await;
     task.execs.borrow_mut().remove(&request.exec_id);
+    process.forget();
     Ok(answer(shim, &task, &process, &request.exec_id))
 }
 
@@ -50,6 +51,7 @@ pub(super) async fn delete_task(shim: &Shim, task: &Rc<Task>) -> Result<DeleteRe
     // From here on it is forgotten, once: another call that came in between would forget a namesake.
     finish(&task.init).await;
     shim.tasks.borrow_mut().remove(&task.id);
+    task.forget();
     let answer = answer(shim, task, &task.init, "");
     Failpoint::DeleteForgotten.see();
     drop(task.init.io.take());

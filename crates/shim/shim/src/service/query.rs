@@ -12,7 +12,6 @@ use corten_task_api::ttrpc::{Call, Code, Status};
 
 use crate::containers::Shim;
 use crate::error;
-use crate::task::Phase;
 
 pub(super) fn state(shim: &Shim, request: &StateRequest) -> Result<StateResponse, Status> {
     let task = shim.task(&request.id)?;
@@ -39,9 +38,13 @@ pub(super) async fn wait(shim: &Shim, request: WaitRequest, call: &Call) -> Resu
     let process = shim.task(&request.id)?.process(&request.exec_id)?;
     let exit = tokio::select! {
         biased;
-        exit = process.until(Phase::exit) => exit,
+        exit = process.end() => exit,
         () = call.gone() => return Err(Status::new(Code::DeadlineExceeded, "nobody waits any more")),
     };
+    let gone = || {
+        error::not_found(format!("wait for {} {}: deleted before it has run", request.id, request.exec_id))
+    };
+    let exit = exit.ok_or_else(gone)?;
     Ok(WaitResponse { exit_status: exit.exit_status, exited_at: to_timestamp(exit.exited_at_ns) })
 }
 
