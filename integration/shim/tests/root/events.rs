@@ -24,6 +24,7 @@ crate::with_containerd!(
     what_is_refused_for_ever_holds_nothing_up,
     a_binary_publishes_where_there_is_no_socket,
     who_goes_leaves_the_socket_to_who_comes,
+    delete_where_nothing_was_ever_started,
 );
 
 async fn a_life_in_order(containerd: &Containerd<'_>) -> Result<()> {
@@ -205,6 +206,25 @@ async fn a_binary_publishes_where_there_is_no_socket(containerd: &Containerd<'_>
     ensure!(topics == ["/tasks/create", "/tasks/start", "/tasks/exit"], "{args}");
     ensure!(args.starts_with("--address /containerd.sock publish --topic /tasks/create --namespace test\n"));
     ensure!(TaskExit::decode(exit.value.as_slice())?.exit_status == 5);
+    Ok(())
+}
+
+async fn delete_where_nothing_was_ever_started(containerd: &Containerd<'_>) -> Result<()> {
+    let (id, dir) = containerd.bundle(Bundle::sh(containerd.scope, "c", "true"))?;
+    // Without a bundle, too: containerd may have taken it away before it crashed.
+    for bundle in [dir.clone(), dir.join("nowhere")] {
+        let mut command = std::process::Command::new(&containerd.shim);
+        command
+            .current_dir(&dir)
+            .args(["-namespace", "test", "-id", &id])
+            .arg("-bundle")
+            .arg(bundle)
+            .arg("delete");
+        let output = command.stdin(std::process::Stdio::null()).output()?;
+        ensure!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        let deleted = api::DeleteResponse::decode(output.stdout.as_slice())?;
+        ensure!(deleted.exit_status == 137 && deleted.exited_at.is_some() && deleted.pid == 0, "{deleted:?}");
+    }
     Ok(())
 }
 

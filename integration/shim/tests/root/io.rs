@@ -18,6 +18,7 @@ crate::each_runtime!(
     fifos_and_end_of_input,
     exec_by_the_task_api,
     a_terminal_over_fifos,
+    an_execs_terminal_and_an_execs_end_of_input,
     what_was_typed_before_the_end_arrives,
     files_are_appended_to,
     shutdown_waits_for_the_last_task,
@@ -149,6 +150,68 @@ async fn a_terminal_over_fifos(pod: &Pod<'_>) -> Result<()> {
     let output = output.join().map_err(|_| anyhow::anyhow!("panicked"))??;
     ensure!(output.contains("got typed") && output.contains("33 101"), "{output:?}");
     Ok(())
+}
+
+fn on_a_terminal(process: Vec<u8>, terminal: bool) -> Vec<u8> {
+    let mut process: serde_json::Value = serde_json::from_slice(&process).unwrap_or_default();
+    process["terminal"] = terminal.into();
+    process.to_string().into_bytes()
+}
+
+async fn an_execs_terminal_and_an_execs_end_of_input(pod: &Pod<'_>) -> Result<()> {
+    let id = pod.sh("c", "exec sleep 1000").await?;
+    let client = pod.client().await?;
+    let resize = |exec_id: &str, width| api::ResizePtyRequest {
+        id: id.clone(),
+        exec_id: exec_id.to_owned(),
+        width,
+        height: 33,
+    };
+    let (stdin, stdout) = (fifo(pod, "in")?, fifo(pod, "out")?);
+    let exec = |exec_id: &str, script: &str, terminal| api::ExecProcessRequest {
+        id: id.clone(),
+        exec_id: exec_id.to_owned(),
+        stdin: stdin.to_string_lossy().into_owned(),
+        stdout: stdout.to_string_lossy().into_owned(),
+        terminal,
+        spec: Some(prost_types::Any {
+            type_url: String::new(),
+            value: on_a_terminal(process(&["/bin/sh", "-c", script]), terminal),
+        }),
+        ..api::ExecProcessRequest::default()
+    };
+    let start = |exec_id: &str| api::StartRequest { id: id.clone(), exec_id: exec_id.to_owned() };
+    let ends = async |exec_id: &str| {
+        let wait = api::WaitRequest { id: id.clone(), exec_id: exec_id.to_owned() };
+        call::<api::WaitResponse>(&client, "Wait", &wait).await?;
+        let delete = api::DeleteRequest { id: id.clone(), exec_id: exec_id.to_owned() };
+        call::<api::DeleteResponse>(&client, "Delete", &delete).await
+    };
+    let output = reader(&stdout)?;
+    call::<()>(&client, "Exec", &exec("t", "read line; stty size; exit 3", true)).await?;
+    call::<api::StartResponse>(&client, "Start", &start("t")).await?;
+    let output = collect(output);
+    call::<()>(&client, "ResizePty", &resize("t", 101)).await?;
+    let refused = call::<()>(&client, "ResizePty", &resize("t", 70_000)).await.err();
+    ensure!(refused.is_some_and(|s| s.code == Code::InvalidArgument));
+    OpenOptions::new().write(true).open(&stdin)?.write_all(b"go\n")?;
+    ensure!(ends("t").await?.exit_status == 3);
+    let output = output.join().map_err(|_| anyhow::anyhow!("panicked"))??;
+    ensure!(output.contains("33 101"), "{output:?}");
+    // The other has none, but an input that ends.
+    let output = reader(&stdout)?;
+    call::<()>(&client, "Exec", &exec("p", "cat; exit 4", false)).await?;
+    call::<api::StartResponse>(&client, "Start", &start("p")).await?;
+    let output = collect(output);
+    let refused = call::<()>(&client, "ResizePty", &resize("p", 80)).await.err();
+    ensure!(refused.is_some_and(|s| s.code == Code::FailedPrecondition));
+    OpenOptions::new().write(true).open(&stdin)?.write_all(b"last\n")?;
+    let close = api::CloseIoRequest { id: id.clone(), exec_id: "p".to_owned(), stdin: true };
+    call::<()>(&client, "CloseIO", &close).await?;
+    ensure!(ends("p").await?.exit_status == 4);
+    let output = output.join().map_err(|_| anyhow::anyhow!("panicked"))??;
+    ensure!(output == "last\n", "{output:?}");
+    pod.remove(&id).await
 }
 
 async fn what_was_typed_before_the_end_arrives(pod: &Pod<'_>) -> Result<()> {

@@ -24,6 +24,7 @@ crate::each_runtime!(
     the_root_file_system_is_mounted,
     a_container_that_is_oom_killed,
     what_a_container_without_pid_namespace_leaves_is_killed,
+    orphans_without_pid_namespace_are_reaped,
     containers_of_a_pod_share_a_pid_namespace,
     stats_pids_pause_and_update,
 );
@@ -254,6 +255,19 @@ async fn what_a_container_without_pid_namespace_leaves_is_killed(pod: &Pod<'_>) 
     integration_support::wait_for("the orphan to be killed", || !integration_shim::runs(pid))?;
     pod.shim.delete(&id).await?;
     Ok(())
+}
+
+async fn orphans_without_pid_namespace_are_reaped(pod: &Pod<'_>) -> Result<()> {
+    // Its parent and grandparent have gone: it falls to the shim.
+    let script = "(sh -c 'sh -c \"echo \\$\\$\" &' &); exec sleep 1000";
+    let bundle = Bundle::sh(pod.scope, "c", script).namespace("pid", None);
+    let id = pod.run(pod.request("c", bundle)?).await?;
+    integration_support::wait_for("the orphan", || pod.log("c").is_ok_and(|log| !log.is_empty()))?;
+    let pid: u32 = pod.log("c")?[0].2.parse()?;
+    // A zombie has its directory still.
+    let gone = || !std::path::Path::new(&format!("/proc/{pid}")).exists();
+    integration_support::wait_for("the orphan to be reaped", gone)?;
+    pod.remove(&id).await
 }
 
 async fn containers_of_a_pod_share_a_pid_namespace(pod: &Pod<'_>) -> Result<()> {
