@@ -114,7 +114,7 @@ impl Runtime {
         let keep = inherited_descriptors(options.preserve_fds)?;
         let (bundle, plan) = load(options)?;
         support::container(&plan)?;
-        let filter = filter::compile(&plan)?;
+        let filter = filter::compile(&bundle.spec, &plan)?;
         let joins = open_joins(&plan.namespaces.join)?;
         support::joins(&plan, &joins)?;
         let relayed = mode == Mode::Run;

@@ -1,9 +1,9 @@
-//! The seccomp filter: compiled from the plan, kept for exec.
+//! The seccomp filter: compiled from the bundle's profile, kept for exec.
 
 use corten_seccomp::{Options, compile as compile_profile};
 use corten_sys::seccomp::Instruction;
 
-use oci_spec::runtime::LinuxSeccomp;
+use oci_spec::runtime::{LinuxSeccomp, Spec};
 
 use crate::{Error, Result, notify::Agent, plan::Plan};
 
@@ -16,9 +16,11 @@ pub(crate) struct Filter {
     pub(crate) agent: Option<Agent>,
 }
 
-/// Compiles the plan's profile, if it has one.
-pub(crate) fn compile(plan: &Plan) -> Result<Option<Filter>> {
-    let Some(profile) = &plan.seccomp else { return Ok(None) };
+/// Compiles the profile, if there is one.
+pub(crate) fn compile(spec: &Spec, plan: &Plan) -> Result<Option<Filter>> {
+    let Some(profile) = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()) else {
+        return Ok(None);
+    };
     let program =
         compile_profile(profile, Options { fail_unknown: plan.strict_seccomp, ..Options::default() })
             .map_err(|e| Error::Seccomp(e.into()))?;
@@ -39,11 +41,11 @@ fn agent(profile: &LinuxSeccomp) -> Result<Agent> {
 
 /// The filter as bytes, in the kernel's own layout.
 pub(crate) fn to_bytes(filter: Option<&Filter>) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for instruction in filter.iter().flat_map(|filter| &filter.instructions) {
-        bytes.extend_from_slice(&instruction.code.to_ne_bytes());
-        bytes.extend_from_slice(&[instruction.jt, instruction.jf]);
-        bytes.extend_from_slice(&instruction.k.to_ne_bytes());
+    let instructions = filter.map_or(&[][..], |filter| &filter.instructions);
+    let mut bytes = Vec::with_capacity(8 * instructions.len());
+    for instruction in instructions {
+        let ([a, b], [c, d, e, f]) = (instruction.code.to_ne_bytes(), instruction.k.to_ne_bytes());
+        bytes.extend_from_slice(&[a, b, instruction.jt, instruction.jf, c, d, e, f]);
     }
     bytes
 }

@@ -93,12 +93,13 @@ impl Foreground {
     fn next(&self, pidfd: BorrowedFd<'_>, relay: Option<&mut Relay>) -> Result<(bool, bool)> {
         let mut fds =
             vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN), PollFd::new(pidfd, PollFlags::POLLIN)];
-        let stdin = io::stdin();
+        // Only where it's needed: Rust makes a buffer for it.
+        let stdin = relay.is_some().then(io::stdin);
         if let Some(relay) = &relay {
             let input = if relay.input { PollFlags::POLLIN } else { PollFlags::empty() };
             let output = if relay.output { PollFlags::POLLIN } else { PollFlags::empty() };
             fds.push(PollFd::new(relay.master.as_fd(), output));
-            if relay.input {
+            if let Some(stdin) = stdin.as_ref().filter(|_| relay.input) {
                 fds.push(PollFd::new(stdin.as_fd(), input));
             }
         }

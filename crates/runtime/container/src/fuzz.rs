@@ -22,7 +22,7 @@ pub fn config(bytes: &[u8]) {
     for unprivileged in [false, true] {
         let circumstances = Circumstances { unprivileged, in_user_namespace: unprivileged, listen_fds: 0 };
         if let Ok(plan) = Plan::new(Path::new("/bundle"), &spec, circumstances)
-            && let Ok(filter) = filter::compile(&plan)
+            && let Ok(filter) = filter::compile(&spec, &plan)
         {
             let bytes = filter::to_bytes(filter.as_ref());
             assert_eq!(

@@ -107,7 +107,7 @@ impl Runtime {
         let home = Home::new(&self.root, id)?;
         let (bundle, plan) = load(create)?;
         support::container(&plan)?;
-        let filter = filter::compile(&plan)?;
+        let filter = filter::compile(&bundle.spec, &plan)?;
         session::check_version()?;
         let console = connect(create.console_socket.as_deref(), plan.process.terminal, !run.detach)?;
         let outside = Outside::new(&bundle, &plan.rootfs.path);

@@ -4,11 +4,7 @@ use oci_spec::runtime::{
     LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator, LinuxSyscall,
 };
 
-use crate::{
-    Error, action,
-    condition::Rule,
-    table::{SYSCALLS, X86},
-};
+use crate::{Error, action, condition::Rule, table::SYSCALLS};
 
 /// The system calls that i386 has a second way to: the call to get them through, and their code there.
 const MULTIPLEXED: &[(&str, u16, &[&str])] = &[
@@ -65,10 +61,11 @@ pub(crate) struct Rules {
     pub(crate) notify: bool,
 }
 
-/// The rules of one architecture, by number.
+/// The rules of one architecture.
 #[derive(Debug)]
 pub(crate) struct Decisions<'a> {
-    pub(crate) entries: Vec<(u32, std::borrow::Cow<'a, Entry>)>,
+    /// By number; None is the default's, as all from the end on.
+    pub(crate) entries: Vec<Option<&'a Entry>>,
     /// The newest system call that the profile names.
     pub(crate) newest: Option<u32>,
 }
@@ -78,7 +75,7 @@ pub(crate) fn unknown(profile: &LinuxSeccomp) -> Option<(usize, &str)> {
     let rules = profile.syscalls().as_deref().unwrap_or_default().iter().enumerate();
     let mut names =
         rules.flat_map(|(index, rule)| rule.names().iter().map(move |name| (index, name.as_str())));
-    names.find(|(_, name)| SYSCALLS.binary_search_by_key(name, |(known, _)| known).is_err())
+    names.find(|(_, name)| find(name, 0).is_none())
 }
 
 impl Rules {
@@ -97,6 +94,7 @@ impl Rules {
         for (index, syscall) in profile.syscalls().iter().flatten().enumerate() {
             rules.add(index, syscall, warnings)?;
         }
+        rules.multiplexed();
         Ok(rules)
     }
 
@@ -109,14 +107,16 @@ impl Rules {
         }
         let notify = syscall.action() == LinuxSeccompAction::ScmpActNotify;
         let alternatives = alternatives(args, action);
+        let mut next = 0;
         for name in syscall.names() {
             if notify && name == "write" {
                 return Err(Error::Notify { at: at() });
             }
-            let Ok(known) = SYSCALLS.binary_search_by_key(&name.as_str(), |(name, _)| name) else {
+            let Some(known) = find(name, next) else {
                 warnings.push(format!("unknown system call {name:?}"));
                 continue;
             };
+            next = known + 1;
             let entry = &mut self.entries[known];
             entry.named = true;
             if action == self.default {
@@ -132,37 +132,44 @@ impl Rules {
         Ok(())
     }
 
-    /// The rules as one architecture numbers them, ascending.
+    /// The rules as one architecture numbers them.
     pub(crate) fn decisions(&self, column: usize) -> Decisions<'_> {
-        use std::borrow::Cow;
         let mut decisions = Decisions { entries: Vec::with_capacity(SYSCALLS.len()), newest: None };
-        for ((_, numbers), entry) in SYSCALLS.iter().zip(&self.entries) {
-            let Ok(number) = u32::try_from(numbers[column]) else { continue };
+        for (number, entry) in self.numbered(column) {
             if entry.named {
                 decisions.newest = decisions.newest.max(Some(number));
             }
             if entry.always.is_some() || !entry.rules.is_empty() {
-                decisions.entries.push((number, Cow::Borrowed(entry)));
+                let index = number as usize;
+                if index >= decisions.entries.len() {
+                    decisions.entries.resize(index + 1, None);
+                }
+                decisions.entries[index] = Some(entry);
             }
         }
-        if column == X86 {
-            self.multiplexed(&mut decisions);
-        }
-        decisions.entries.sort_unstable_by_key(|(number, _)| *number);
         decisions
     }
 
-    /// What is decided for `socket` holds for `socketcall` with the code of `socket` too. Where it depends on arguments those
-    /// are behind a pointer there, which a filter can't follow: then it's the stricter answer, the default's of an allow
-    /// list, the rule's of a deny list, or that could be got round.
-    fn multiplexed<'a>(&'a self, decisions: &mut Decisions<'a>) {
+    /// The newest system call of an architecture that the profile names.
+    pub(crate) fn newest(&self, column: usize) -> Option<u32> {
+        self.numbered(column).filter(|(_, entry)| entry.named).map(|(number, _)| number).max()
+    }
+
+    /// What an architecture has, with its numbers.
+    fn numbered(&self, column: usize) -> impl Iterator<Item = (u32, &Entry)> {
+        let all = SYSCALLS.iter().zip(&self.entries);
+        all.filter_map(move |((_, numbers), entry)| Some((u32::try_from(numbers[column]).ok()?, entry)))
+    }
+
+    /// What is decided for `socket` holds for `socketcall` (which only i386 has) with the code of `socket` too. Where it depends on
+    /// arguments those are behind a pointer there, which a filter can't follow: then it's the stricter answer, the default's of an
+    /// allow list, the rule's of a deny list, or that could be got round.
+    fn multiplexed(&mut self) {
         for (through, first, names) in MULTIPLEXED {
-            let Ok(through) = SYSCALLS.binary_search_by_key(through, |(name, _)| name) else { continue };
+            let Some(through) = find(through, 0) else { continue };
             let mut rules = Vec::new();
             for (code, name) in (u64::from(*first)..).zip(*names) {
-                let entry =
-                    SYSCALLS.binary_search_by_key(name, |(name, _)| name).map(|index| &self.entries[index]);
-                let Ok(entry) = entry else { continue };
+                let Some(entry) = find(name, 0).map(|index| &self.entries[index]) else { continue };
                 let denied =
                     || entry.rules.iter().map(|rule| rule.action).find(|action| !lets_through(*action));
                 let denied = || (!self.enosys).then(denied).flatten();
@@ -170,19 +177,21 @@ impl Rules {
                     rules.push(Rule { conditions: vec![equals(0, code)], action });
                 }
             }
-            let number = u32::from(SYSCALLS[through].1[X86].unsigned_abs());
-            if self.entries[through].always.is_some() || rules.is_empty() {
-                continue;
+            let entry = &mut self.entries[through];
+            if entry.always.is_none() && !rules.is_empty() {
+                entry.named = true;
+                entry.rules.extend(rules);
             }
-            match decisions.entries.iter_mut().find(|(known, _)| *known == number) {
-                Some((_, entry)) => entry.to_mut().rules.extend(rules),
-                None => {
-                    let entry = Entry { rules, ..Entry::default() };
-                    decisions.entries.push((number, std::borrow::Cow::Owned(entry)));
-                }
-            }
-            decisions.newest = decisions.newest.max(Some(number));
         }
+    }
+}
+
+/// The index of a name in [`SYSCALLS`]. Profiles are mostly in alphabetical order: then it's at `likely` or a few further.
+fn find(name: &str, likely: usize) -> Option<usize> {
+    let near = SYSCALLS.iter().enumerate().skip(likely).take(3).find(|(_, (known, _))| *known == name);
+    match near {
+        Some((index, _)) => Some(index),
+        None => SYSCALLS.binary_search_by_key(&name, |(known, _)| known).ok(),
     }
 }
 

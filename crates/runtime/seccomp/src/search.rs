@@ -17,7 +17,7 @@ struct Interval<'a> {
     decision: Decision<'a>,
 }
 
-#[derive(PartialEq)]
+#[derive(Clone, Copy)]
 enum Decision<'a> {
     Return(u32),
     Chain(&'a [Rule]),
@@ -32,24 +32,21 @@ pub(crate) fn tree(decisions: &Decisions<'_>, default: u32, base: u32, wide: boo
 }
 
 fn intervals<'a>(decisions: &'a Decisions<'_>, default: u32) -> Vec<Interval<'a>> {
-    let mut intervals = vec![Interval { start: 0, decision: Decision::Return(default) }];
-    for (number, entry) in &decisions.entries {
-        let decision = entry.always.map_or(Decision::Chain(&entry.rules), Decision::Return);
-        push(&mut intervals, *number, decision);
-        push(&mut intervals, number + 1, Decision::Return(default));
+    let mut intervals = Vec::new();
+    let mut before = None;
+    // One more than there are: what follows is the default's.
+    for (start, entry) in (0..).zip(decisions.entries.iter().chain([&None])) {
+        let decision = match entry {
+            None => Decision::Return(default),
+            Some(entry) => entry.always.map_or(Decision::Chain(&entry.rules), Decision::Return),
+        };
+        let value = if let Decision::Return(value) = decision { Some(value) } else { None };
+        if value.is_none() || value != before {
+            intervals.push(Interval { start, decision });
+        }
+        before = value;
     }
     intervals
-}
-
-/// Adds an interval, replacing an empty one and joining an equal one.
-fn push<'a>(intervals: &mut Vec<Interval<'a>>, start: u32, decision: Decision<'a>) {
-    if intervals.last().is_some_and(|last| last.start == start) {
-        intervals.pop();
-    }
-    if intervals.last().is_none_or(|last| last.decision != decision || matches!(decision, Decision::Chain(_)))
-    {
-        intervals.push(Interval { start, decision });
-    }
 }
 
 /// What is the same for all nodes.

@@ -20,7 +20,7 @@ use std::{
 };
 
 use corten_sys::mount::Propagation;
-use oci_spec::runtime::{Hooks, LinuxIdMapping, LinuxSeccomp, Spec};
+use oci_spec::runtime::{Hooks, LinuxIdMapping, Spec};
 
 pub(crate) use devices::{Device, DeviceKind, Devices};
 pub(crate) use mounts::{CgroupMount, FsOption, InProc, Mount, MountKind};
@@ -75,7 +75,6 @@ pub(crate) struct Plan {
     pub(crate) memory_policy: Option<(u32, Vec<u64>)>,
     /// `root.path` and all relative mount sources are relative to the bundle and have been joined to it.
     pub(crate) process: ProcessPlan,
-    pub(crate) seccomp: Option<LinuxSeccomp>,
     /// The profile may not name system calls that we don't know.
     pub(crate) strict_seccomp: bool,
     pub(crate) hooks: Hooks,
@@ -141,7 +140,6 @@ impl Plan {
                     ProcessPlan::default()
                 }
             },
-            seccomp: linux.seccomp().clone(),
             strict_seccomp: annotated(annotations::STRICT_SECCOMP),
             hooks: spec.hooks().clone().unwrap_or_default(),
             mounts,

@@ -1,6 +1,6 @@
 //! `process`: what the container's program gets and is (runtime-spec, config "Process"). Also for exec.
 
-use std::{ffi::CString, path::PathBuf};
+use std::{ffi::CString, fmt::Write as _, path::PathBuf};
 
 use corten_sys::{capability::Set, sched::Scheduling};
 use oci_spec::runtime::{
@@ -151,8 +151,11 @@ fn clamp(n: u64) -> u16 {
 
 fn set(capabilities: Option<&Capabilities>) -> Set {
     let mut set = Set::default();
+    let mut name = String::with_capacity(32);
     for capability in capabilities.into_iter().flatten() {
-        set.insert_name(&format!("CAP_{capability}"));
+        name.clear();
+        write!(name, "CAP_{capability}").expect("writing to a String doesn't fail");
+        set.insert_name(&name);
     }
     set
 }
