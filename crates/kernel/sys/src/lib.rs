@@ -41,6 +41,7 @@ pub mod pty;
 pub mod sched;
 pub mod seccomp;
 pub mod signal;
+pub mod start;
 pub mod stuck;
 pub mod xattr;
 

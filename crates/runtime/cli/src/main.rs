@@ -1,8 +1,10 @@
 //! `corten`: the OCI runtime behind runc's command line.
 //!
-//! `main` parses, sets up the log, calls one function of `commands/`, and is the only place where an error is
+//! `begin` parses, sets up the log, calls one function of `commands/`, and is the only place where an error is
 //! printed. The words and exit codes that runc's callers match are in `phrases.rs`.
 #![forbid(unsafe_code)]
+// It begins by corten-sys's start.rs, as it lives for milliseconds.
+#![cfg_attr(not(test), no_main)]
 
 mod args;
 mod commands;
@@ -16,14 +18,20 @@ mod reference;
 mod signals;
 mod time;
 
-use std::process::ExitCode;
-
 use args::{Cli, Command};
 
-fn main() -> ExitCode {
+#[cfg(not(test))]
+corten_sys::main!(begin);
+
+/// Exit codes.
+const SUCCESS: u8 = 0;
+const FAILURE: u8 = 1;
+
+#[cfg_attr(test, allow(dead_code, reason = "the tests have a main of their own"))]
+fn begin() -> u8 {
     if let Err(error) = protect() {
         output::complain(&format!("{error:#}\n"));
-        return ExitCode::FAILURE;
+        return FAILURE;
     }
     let words: Vec<_> = std::env::args_os().collect();
     let cli = match lean::parse(&words) {
@@ -36,7 +44,7 @@ fn main() -> ExitCode {
         Ok(log) => log,
         Err(error) => {
             output::complain(&format!("cannot open the log file: {error:#}\n"));
-            return ExitCode::FAILURE;
+            return FAILURE;
         }
     };
     let log = log.install();
@@ -80,22 +88,22 @@ fn check_descriptors(command: Option<&Command>) -> anyhow::Result<()> {
 }
 
 /// Prints what was asked for.
-fn shown(text: &str) -> ExitCode {
+fn shown(text: &str) -> u8 {
     match output::print(text) {
-        Ok(_) => ExitCode::SUCCESS,
+        Ok(_) => SUCCESS,
         Err(error) => {
             output::complain(&format!("{error:#}\n"));
-            ExitCode::FAILURE
+            FAILURE
         }
     }
 }
 
 /// Help and version go to stdout; a wrong command line is an error like others, in the log too if there is one.
-fn usage(error: &clap::Error) -> ExitCode {
+fn usage(error: &clap::Error) -> u8 {
     if !error.use_stderr() {
         return shown(&error.render().to_string());
     }
     output::complain(&error.render().to_string());
     log::usage(std::env::args_os(), &error.to_string());
-    ExitCode::FAILURE
+    FAILURE
 }

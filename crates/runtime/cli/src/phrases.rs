@@ -1,8 +1,6 @@
 //! The words and exit codes that callers of runc match: containerd's shim, podman, CRI-O and Docker look for
 //! them in the log to tell "it is gone" from "it failed". This is the one table of them.
 
-use std::process::ExitCode;
-
 use corten_container::{Error, Status};
 
 use crate::args::Command;
@@ -28,8 +26,8 @@ impl Name {
 }
 
 /// runc's exit code for a failed command. (A process that ran gives its own.)
-pub(crate) fn exit_code(name: Name) -> ExitCode {
-    if name == Name::Exec { ExitCode::from(255) } else { ExitCode::FAILURE }
+pub(crate) fn exit_code(name: Name) -> u8 {
+    if name == Name::Exec { 255 } else { crate::FAILURE }
 }
 
 /// The whole error in one line, beginning as runc's would.

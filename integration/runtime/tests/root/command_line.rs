@@ -1,6 +1,6 @@
 //! The command line itself: flags in any order, closed pipes, the log.
 
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use anyhow::{Result, ensure};
 use integration_support::{Kind, run, wait_for};
@@ -10,7 +10,7 @@ use crate::{T, has};
 
 crate::each_runtime!(ps_of_a_container, update_keeps_what_is_not_given, update_from_stdin);
 crate::each_runtime!(@one corten_alone Corten
-    flags_after_the_id a_closed_pipe_is_no_failure ps_of_a_stopped_container_is_empty help_and_version
+    flags_after_the_id a_closed_pipe_is_no_failure closed_descriptors_are_not_reused ps_of_a_stopped_container_is_empty help_and_version
     wrong_command_lines_are_logged spec_makes_a_bundle_that_runs every_command_has_help
 );
 
@@ -69,6 +69,22 @@ fn a_closed_pipe_is_no_failure(t: &T<'_>) -> Result<()> {
 fn tempfile_in(t: &T<'_>) -> Result<(std::path::PathBuf, std::fs::File)> {
     let path = t.scope.path("errors");
     Ok((path.clone(), std::fs::File::create(path)?))
+}
+
+/// The log would get their numbers, and with them what the container writes.
+fn closed_descriptors_are_not_reused(t: &T<'_>) -> Result<()> {
+    let bundle = t.sh("echo spilled && echo spilled >&2 && test -c /proc/self/fd/0").write()?;
+    let (log, corten) = (t.scope.path("closed.log"), t.rt.command());
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", "exec \"$0\" \"$@\" <&- >&- 2>&-"]).arg(corten.get_program()).args(corten.get_args());
+    command.args(["--debug", "--log"]).arg(&log).args(["run", "--bundle"]).arg(bundle.dir()).arg(bundle.id());
+    let status = command.status()?;
+    let logged = std::fs::read_to_string(&log)?;
+    ensure!(
+        status.success() && logged.contains("init is") && !logged.contains("spilled"),
+        "{status}: {logged}"
+    );
+    Ok(())
 }
 
 fn ps_of_a_container(t: &T<'_>) -> Result<()> {

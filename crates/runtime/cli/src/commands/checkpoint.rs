@@ -4,7 +4,6 @@ use std::{
     io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
-    process::ExitCode,
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -34,7 +33,7 @@ pub(crate) fn checkpoint(runtime: &Runtime, args: Checkpoint) -> Result<()> {
 }
 
 #[inline(never)]
-pub(crate) fn restore(runtime: &Runtime, args: Restore) -> Result<ExitCode> {
+pub(crate) fn restore(runtime: &Runtime, args: Restore) -> Result<u8> {
     let options = RestoreOptions {
         criu: criu_options(&args.criu)?,
         lsm_profile: args.lsm_profile,

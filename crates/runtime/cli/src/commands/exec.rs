@@ -1,6 +1,6 @@
 //! `exec`: the process from a file, or the container's own with changes.
 
-use std::{collections::HashSet, fs, process::ExitCode, str::FromStr as _};
+use std::{collections::HashSet, fs, str::FromStr as _};
 
 use anyhow::{Context as _, Result, bail};
 use corten_container::{ExecOptions, Runtime};
@@ -10,7 +10,7 @@ use super::exit_code;
 use crate::args::Exec;
 
 #[inline(never)]
-pub(crate) fn exec(runtime: &Runtime, args: Exec) -> Result<ExitCode> {
+pub(crate) fn exec(runtime: &Runtime, args: Exec) -> Result<u8> {
     let process = match &args.process {
         Some(path) => {
             let json = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;

@@ -8,7 +8,7 @@ mod ps;
 mod spec;
 mod update;
 
-use std::{env, process::ExitCode};
+use std::env;
 
 use anyhow::{Context as _, Result, bail};
 use corten_container::{CreateOptions, Outcome, RunOptions, Runtime};
@@ -28,7 +28,7 @@ pub(crate) const SPEC: &str = "1.3.0";
 ///
 /// # Errors
 /// Any.
-pub(crate) fn execute(global: &Global, command: Command) -> Result<ExitCode> {
+pub(crate) fn execute(global: &Global, command: Command) -> Result<u8> {
     let runtime = runtime(global)?;
     match command {
         Command::Create(args) => runtime.create(&args.id, &create_options(&args)?).map(|_| ())?,
@@ -50,7 +50,7 @@ pub(crate) fn execute(global: &Global, command: Command) -> Result<ExitCode> {
         Command::Events(args) => events::events(&runtime, &args)?,
         Command::Version => output::print(&version()).map(drop)?,
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(crate::SUCCESS)
 }
 
 /// What `--version` prints.
@@ -84,16 +84,16 @@ fn create_options(args: &args::Create) -> Result<CreateOptions> {
     })
 }
 
-fn run(runtime: &Runtime, args: &args::Run) -> Result<ExitCode> {
+fn run(runtime: &Runtime, args: &args::Run) -> Result<u8> {
     let options = RunOptions { detach: args.detach, keep: args.keep, no_subreaper: args.no_subreaper };
     Ok(exit_code(runtime.run(&args.create.id, &create_options(&args.create)?, &options)?))
 }
 
 /// The process's own exit code.
-fn exit_code(outcome: Outcome) -> ExitCode {
+fn exit_code(outcome: Outcome) -> u8 {
     match outcome {
-        Outcome::Detached(_) => ExitCode::SUCCESS,
-        Outcome::Exited(code) => ExitCode::from(u8::try_from(code).unwrap_or(255)),
+        Outcome::Detached(_) => crate::SUCCESS,
+        Outcome::Exited(code) => u8::try_from(code).unwrap_or(255),
     }
 }
 
