@@ -3,12 +3,14 @@
 //!
 //! The kernel maps a program's pages in windows of 64 KiB around each page that is missed. What is executed, spread over
 //! megabytes between what hardly ever is, costs a fault per window and counts as resident memory. The commands are run with a
-//! breakpoint at each function: that sees everything, on any machine.
+//! breakpoint at each function: that sees everything, on any machine. What `run` itself executes comes first, then what only its
+//! init does, then what only other commands do, as none of these needs the others' pages.
 //!
 //! Names in the script have wildcards where compiler and crate versions show, so that it stays good for a while: what
 //! doesn't match any more is only linked elsewhere. Run this again when much has changed.
 
-use std::collections::{BTreeMap, HashSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -60,9 +62,10 @@ pub(crate) fn write() -> Result<()> {
         })?;
         traced("delete", &["--force", long.id()])
     })?;
-    let script = script(&hot.names, &members()?);
+    let names = hot.names(&symbols);
+    let script = script(&names, &members()?);
     std::fs::write(root().join(HOT), script).with_context(|| format!("write {HOT}"))?;
-    println!("{HOT}: {} functions", hot.names.len());
+    println!("{HOT}: {} functions", names.len());
     Ok(())
 }
 
@@ -96,11 +99,30 @@ impl Symbols {
     }
 }
 
-/// Names in the order in which they were executed first.
+/// Who executes which function. Each command is two: itself, and what it clones.
 #[derive(Default)]
 struct Hot {
-    names: Vec<String>,
-    seen: HashSet<u64>,
+    /// How many there have been so far.
+    processes: u32,
+    /// By address: a bit for each that executes it, and when it was executed first.
+    seen: HashMap<u64, (u32, usize)>,
+}
+
+impl Hot {
+    fn note(&mut self, process: u32, address: u64) {
+        let next = self.seen.len();
+        self.seen.entry(address).or_insert((0, next)).0 |= 1 << process;
+    }
+
+    /// Those of the first process, then those of the second that aren't the first's, and so on; within each the ones
+    /// that most others need too come first, as they're all that short commands execute.
+    fn names(&self, symbols: &Symbols) -> Vec<String> {
+        let mut seen: Vec<_> = self.seen.iter().collect();
+        seen.sort_unstable_by_key(|(_, (processes, first))| {
+            (processes.trailing_zeros(), Reverse(processes.count_ones()), *first)
+        });
+        seen.iter().filter_map(|(address, _)| symbols.at(**address)).map(str::to_owned).collect()
+    }
 }
 
 /// A breakpoint's instruction (int3).
@@ -123,6 +145,8 @@ fn trace(binary: &Path, arguments: &[&str], symbols: &Symbols, hot: &mut Hot) ->
     kill(main, Signal::SIGCONT)?;
     let mut originals = BTreeMap::new();
     let mut traced = HashSet::from([main]);
+    let (own, inits) = (hot.processes, hot.processes + 1);
+    hot.processes += 2;
     while !traced.is_empty() {
         match waitpid(None, Some(WaitPidFlag::__WALL)).context("wait for what is traced")? {
             WaitStatus::Exited(pid, code) => {
@@ -147,16 +171,14 @@ fn trace(binary: &Path, arguments: &[&str], symbols: &Symbols, hot: &mut Hot) ->
                 ptrace::detach(pid, None)?;
             }
             WaitStatus::PtraceEvent(pid, ..) => {
-                traced.insert(pid);
+                // A copy lacks the breakpoints that have been passed.
+                if traced.insert(pid) {
+                    arm(pid, &originals)?;
+                }
                 ptrace::cont(pid, None)?;
             }
             WaitStatus::Stopped(pid, Signal::SIGTRAP) if !originals.is_empty() => {
-                let address = pass_breakpoint(pid, &originals)?;
-                if hot.seen.insert(address)
-                    && let Some(name) = symbols.at(address)
-                {
-                    hot.names.push(name.to_owned());
-                }
+                hot.note(if pid == main { own } else { inits }, pass_breakpoint(pid, &originals)?);
                 ptrace::cont(pid, None)?;
             }
             WaitStatus::Stopped(pid, signal) => ptrace::cont(pid, signal)?,
@@ -184,6 +206,13 @@ fn set_breakpoints(pid: Pid, symbols: &Symbols) -> Result<BTreeMap<u64, u8>> {
         }
     }
     Ok(originals)
+}
+
+/// Sets the breakpoints again.
+fn arm(pid: Pid, originals: &BTreeMap<u64, u8>) -> Result<()> {
+    let memory = memory(pid)?;
+    let mut all = originals.keys();
+    all.try_for_each(|address| memory.write_all_at(&[BREAK], *address)).context("set breakpoints")
 }
 
 /// Takes all breakpoints away from a process that waits for something, and ceases to trace it.
@@ -318,7 +347,18 @@ fn reference(text: &str) -> Option<(&'static str, &str)> {
 
 #[cfg(test)]
 mod tests {
-    use super::pattern;
+    use super::{Hot, Symbols, pattern};
+
+    #[test]
+    fn the_first_process_has_its_functions_together() {
+        let symbols = Symbols((0..).zip(["a", "b", "c", "d", "e"].map(str::to_owned)).collect());
+        let mut hot = Hot::default();
+        for (process, address) in [(0, 4), (1, 0), (0, 1), (2, 2), (0, 3), (2, 3), (1, 3), (2, 0)] {
+            hot.note(process, address);
+        }
+        // d is everybody's; e and b are the first's alone; a is the second's and the third's, c the third's.
+        assert_eq!(hot.names(&symbols), ["d", "e", "b", "a", "c"]);
+    }
 
     #[test]
     fn versions_become_wildcards() {
