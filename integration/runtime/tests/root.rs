@@ -15,6 +15,7 @@ mod root {
     pub(crate) mod checkpoint_flags;
     pub(crate) mod command_line;
     pub(crate) mod crash;
+    pub(crate) mod crun_suite;
     pub(crate) mod devices;
     pub(crate) mod events;
     pub(crate) mod exec;

@@ -11,8 +11,8 @@ use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
-/// crun's tests give it options that runc's command line hasn't: the first without a meaning here, the second the name
-/// that config.json has anyway.
+/// crun's tests give it options that runc's command line hasn't: the first without a meaning for runc, the second the
+/// name that config.json has anyway.
 const CRUN_OPTIONS: &str = r#"left=$#
 while [ $left -gt 0 ]; do
     word=$1; shift; left=$((left - 1))
@@ -94,6 +94,16 @@ exec unshare -m --propagation unchanged sh -c '{hide} && exec {run} "$@"' crun "
         fs::write(&script, text)?;
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
         Ok(script)
+    }
+
+    /// A link to `runtime` called crun, by which ours heeds all that crun does.
+    pub(super) fn called_crun(&self, runtime: &Path) -> Result<PathBuf> {
+        let dir = self.dir.join("called");
+        fs::create_dir_all(&dir)?;
+        let link = dir.join("crun");
+        std::os::unix::fs::symlink(runtime, &link)
+            .with_context(|| format!("can't make {}", link.display()))?;
+        Ok(link)
     }
 
     /// A program that runs `runtime` as crun's tests call theirs.

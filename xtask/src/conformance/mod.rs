@@ -95,8 +95,12 @@ fn parse<'a>(arguments: &[&'a str]) -> Result<Options<'a>> {
 
 fn run(options: &Options<'_>, cage: &Cage, name: &str, binary: &Path) -> Result<Verdicts> {
     let mut runtime = cage.runtime(name, binary)?;
-    if options.suite == Suite::Crun && name != "crun" {
-        runtime = cage.as_crun(&runtime)?;
+    if options.suite == Suite::Crun {
+        runtime = match name {
+            "crun" => runtime,
+            "corten" => cage.called_crun(&runtime)?,
+            _ => cage.as_crun(&runtime)?,
+        };
     }
     let verdicts = options.suite.run(&options.checkout, &runtime, cage, &options.filter)?;
     if verdicts.is_empty() {

@@ -38,6 +38,7 @@ pub mod netlink;
 pub mod path;
 pub mod process;
 pub mod pty;
+pub mod regex;
 pub mod sched;
 pub mod seccomp;
 pub mod signal;

@@ -218,6 +218,20 @@ pub fn clone_tree_path(path: &CStr, recursive: bool) -> io::Result<OwnedFd> {
     clone_tree(nix::fcntl::AT_FDCWD, path, recursive)
 }
 
+/// [`clone_tree_path`], of the link itself if `path` is a symbolic link.
+///
+/// # Errors
+/// As [`clone_tree`].
+pub fn clone_tree_path_nofollow(path: &CStr, recursive: bool) -> io::Result<OwnedFd> {
+    let mut flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_SYMLINK_NOFOLLOW as u32;
+    if recursive {
+        flags |= libc::AT_RECURSIVE as u32;
+    }
+    let cwd = libc::AT_FDCWD;
+    // SAFETY: path is a NUL-terminated string.
+    check(unsafe { libc::syscall(libc::SYS_open_tree, cwd, path.as_ptr(), flags) }).map(own)
+}
+
 /// move_mount(2): puts the mount `from` on top of what `to` refers to.
 ///
 /// # Errors

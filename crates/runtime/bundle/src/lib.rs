@@ -54,9 +54,17 @@ impl Bundle {
     /// # Errors
     /// [`Error::Read`]; [`Error::Json`], which says at which line, column and field.
     pub fn load(dir: impl AsRef<Path>) -> Result<Self> {
+        Self::load_as(dir, "config.json")
+    }
+
+    /// [`Self::load`] with the config from another file than config.json; relative to `dir`.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_as(dir: impl AsRef<Path>, config: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref();
         let path = std::path::absolute(dir).map_err(|source| Error::Read { path: dir.to_owned(), source })?;
-        let config = path.join("config.json");
+        let config = path.join(config);
         let json = fs::read(&config).map_err(|source| Error::Read { path: config.clone(), source })?;
         let spec = parse(&json, &config)?;
         Ok(Self { path, spec })

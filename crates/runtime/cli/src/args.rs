@@ -33,9 +33,15 @@ pub(crate) struct Global {
     /// Directory of the containers' state; should be lost at a reboot
     #[arg(long, global = true, value_name = "DIR", default_value_os_t = default_root())]
     pub(crate) root: PathBuf,
+    /// Log only what is at least as bad as this (crun's)
+    #[arg(long, global = true, value_name = "LEVEL")]
+    pub(crate) log_level: Option<LogLevel>,
     /// Let systemd make the cgroups: cgroupsPath is then slice:prefix:name
     #[arg(long, global = true)]
     pub(crate) systemd_cgroup: bool,
+    /// Who makes the cgroups (crun's); disabled: nobody, there are none and no limits
+    #[arg(long, global = true, value_name = "MANAGER")]
+    pub(crate) cgroup_manager: Option<CgroupManager>,
     /// Go without a cgroup where none may be made and no limits are asked for: true, false, or auto: unless root
     // Not global: `spec --rootless` is another flag.
     #[arg(long, value_name = "WHEN", default_value = "auto")]
@@ -60,6 +66,21 @@ pub(crate) fn default_root() -> PathBuf {
 pub(crate) enum LogFormat {
     Text,
     Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogLevel {
+    Error,
+    Warning,
+    Info,
+    Debug,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CgroupManager {
+    Cgroupfs,
+    Systemd,
+    Disabled,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -121,6 +142,9 @@ pub(crate) struct Create {
     /// Directory with config.json
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     pub(crate) bundle: PathBuf,
+    /// Use this file in the place of the bundle's config.json (crun's)
+    #[arg(short = 'f', long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// AF_UNIX socket which gets the master of the container's terminal
     #[arg(long, value_name = "SOCKET")]
     pub(crate) console_socket: Option<PathBuf>,
@@ -166,6 +190,9 @@ pub(crate) struct Kill {
     /// Send it to all processes of the container
     #[arg(short, long)]
     pub(crate) all: bool,
+    /// The container is an extended regular expression: all whose names it matches (crun's)
+    #[arg(short, long)]
+    pub(crate) regex: bool,
 }
 
 #[derive(Debug, Args)]
@@ -175,6 +202,9 @@ pub(crate) struct Delete {
     /// Kill it first if it runs; no error if there is no such container
     #[arg(short, long)]
     pub(crate) force: bool,
+    /// The container is an extended regular expression: all whose names it matches (crun's)
+    #[arg(short, long)]
+    pub(crate) regex: bool,
 }
 
 #[derive(Debug, Args)]
@@ -469,7 +499,7 @@ mod tests {
     fn flags_before_and_after_the_id() {
         for line in ["delete --force x", "delete x --force", "delete -f x"] {
             assert!(
-                matches!(parse(line), Command::Delete(Delete { id, force: true }) if id == "x"),
+                matches!(parse(line), Command::Delete(Delete { id, force: true, .. }) if id == "x"),
                 "{line}"
             );
         }

@@ -12,7 +12,9 @@ const MOUNT_OPTIONS: &[&str] = &[
     "async",
     "atime",
     "bind",
+    "copy-symlink",
     "defaults",
+    "dest-nofollow",
     "dev",
     "diratime",
     "dirsync",
@@ -65,6 +67,7 @@ const MOUNT_OPTIONS: &[&str] = &[
     "shared",
     "silent",
     "slave",
+    "src-nofollow",
     "strictatime",
     "suid",
     "symfollow",
@@ -128,7 +131,7 @@ pub(crate) fn document() -> Value {
         },
         "annotations": {"dev.corten.version": env!("CARGO_PKG_VERSION")},
         // A trailing dot: all that begin so.
-        "potentiallyUnsafeConfigAnnotations": ["org.criu.config", "org.systemd.property."]
+        "potentiallyUnsafeConfigAnnotations": ["org.criu.config", "org.systemd.property.", "run.oci."]
     })
 }
 
@@ -170,7 +173,7 @@ mod tests {
         assert!(linux.namespaces().as_ref().is_some_and(|all| all.len() == 8));
         // Callers that don't trust a config's author take these out of it.
         let unsafe_ones = document.potentially_unsafe_config_annotations().as_ref().expect("annotations");
-        assert_eq!(unsafe_ones, &["org.criu.config", "org.systemd.property."]);
+        assert_eq!(unsafe_ones, &["org.criu.config", "org.systemd.property.", "run.oci."]);
     }
 
     #[test]

@@ -39,7 +39,7 @@ fn command_name(words: &[OsString]) -> Option<&str> {
         let (flag, value) = word.split_once('=').map_or((word, None), |(flag, value)| (flag, Some(value)));
         match flag {
             "--debug" | "--systemd-cgroup" if value.is_none() => {}
-            "--log" | "--log-format" | "--root" | "--rootless" => {
+            "--log" | "--log-format" | "--log-level" | "--root" | "--rootless" | "--cgroup-manager" => {
                 if value.is_none() {
                     words.next()?;
                 }
@@ -79,6 +79,10 @@ mod tests {
             "--root /r --log=/l --log-format json --systemd-cgroup create --bundle /b --pid-file /p x",
             "create x -b /b --debug",
             "run -d --no-pivot --preserve-fds 3 x",
+            "--cgroup-manager=disabled --log-level error create --config c.json x",
+            "--cgroup-manager systemd run -f c.json x",
+            "delete -f --regex ^web-",
+            "kill --regex web KILL",
             "exec -t -e A=1 --cgroup cpu:/x x sh -c true --root /y",
             "exec --process /p --detach --root /z x",
             "kill --all x 9",

@@ -4,15 +4,16 @@
 //! A tracing subscriber of our own: the runtime starts several times per container, and there are no spans.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fmt::{self, Write as _},
     fs::{File, OpenOptions},
     io::{self, Write as _},
+    os::unix::ffi::OsStrExt,
     path::Path,
     sync::Arc,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 use tracing::{
     Level, Metadata, Subscriber,
@@ -21,7 +22,7 @@ use tracing::{
 };
 
 use crate::{
-    args::{Global, LogFormat},
+    args::{Global, LogFormat, LogLevel},
     output, time,
 };
 
@@ -49,12 +50,19 @@ impl Log {
     pub(crate) fn open(global: &Global) -> Result<Self> {
         let file = match &global.log {
             Some(path) if path != Path::new("/dev/stderr") => {
+                let path = file_of(path)?;
                 let file = OpenOptions::new().append(true).create(true).open(path);
                 Some(file.with_context(|| path.display().to_string())?)
             }
             _ => None,
         };
-        let level = if global.debug { Level::DEBUG } else { Level::INFO };
+        let level = match global.log_level {
+            _ if global.debug => Level::DEBUG,
+            Some(LogLevel::Debug) => Level::DEBUG,
+            None | Some(LogLevel::Info) => Level::INFO,
+            Some(LogLevel::Warning) => Level::WARN,
+            Some(LogLevel::Error) => Level::ERROR,
+        };
         Ok(Self { file, format: global.log_format, level })
     }
 
@@ -89,6 +97,17 @@ impl Log {
             None => io::stderr().write_all(line.as_bytes()).ok(),
         };
     }
+}
+
+/// The file, which crun's callers may write as `file:PATH`; its other destinations we don't have.
+fn file_of(log: &Path) -> Result<&Path> {
+    let bytes = log.as_os_str().as_bytes();
+    for other in ["journald:", "syslog:"] {
+        if bytes.starts_with(other.as_bytes()) {
+            bail!("{}: the log can only be a file", log.display());
+        }
+    }
+    Ok(bytes.strip_prefix(b"file:").map_or(log, |path| Path::new(OsStr::from_bytes(path))))
 }
 
 /// A wrong command line hasn't been parsed, yet its error belongs into the log that it names.
@@ -169,6 +188,16 @@ mod tests {
         let (json, plain) = text.split_once('\n').expect("two lines");
         assert!(json.starts_with(r#"{"level":"error","msg":"no \"x\"\nat all","time":"2"#), "{json}");
         assert!(plain.ends_with("level=error msg=\"no \\\"x\\\"\"\n"), "{plain}");
+    }
+
+    #[test]
+    fn where_it_goes() {
+        for (log, file) in [("/l", "/l"), ("file:/l", "/l"), ("files", "files")] {
+            assert_eq!(file_of(Path::new(log)).expect(log), Path::new(file));
+        }
+        for log in ["journald:x", "syslog:x"] {
+            assert!(file_of(Path::new(log)).is_err(), "{log}");
+        }
     }
 
     #[test]

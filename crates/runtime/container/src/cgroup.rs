@@ -40,6 +40,8 @@ impl<T> CgroupDoing<T> for corten_cgroups::Result<T> {
 
 /// Where the cgroup is going to be, and by whom it is made.
 pub(crate) enum Place {
+    /// By nobody; where it would have been.
+    Nowhere(PathBuf),
     /// By us, at this path.
     Cgroupfs(PathBuf),
     /// By systemd.
@@ -49,6 +51,10 @@ pub(crate) enum Place {
 /// `linux.cgroupsPath`. Without systemd absolute; a relative one begins at the root of the hierarchies (for users at the
 /// cgroup above ours), none is /corten/<id> there.
 pub(crate) fn place(runtime: &Runtime, spec: &Spec, id: &str) -> Result<Place> {
+    if runtime.without_cgroup {
+        // Not where the config says: what others have there isn't ours.
+        return Ok(Place::Nowhere(Path::new("/corten").join(id)));
+    }
     let linux = spec.linux().as_ref();
     let given = linux.and_then(|linux| linux.cgroups_path().clone()).filter(|p| !p.as_os_str().is_empty());
     if !runtime.systemd_cgroup {
@@ -80,7 +86,7 @@ impl Place {
     /// From the root of each hierarchy.
     pub(crate) fn path(&self) -> &Path {
         match self {
-            Self::Cgroupfs(path) => path,
+            Self::Cgroupfs(path) | Self::Nowhere(path) => path,
             Self::Systemd(unit) => unit.place(),
         }
     }
@@ -94,6 +100,12 @@ impl Place {
         let devices = resources.devices().clone().unwrap_or_default();
         resources.set_devices((!runtime.is_rootless()).then_some(devices));
         let unit = match self {
+            Self::Nowhere(path) => {
+                if rootless::needs_cgroup(&resources) {
+                    tracing::warn!("linux.resources is ignored: the container is to have no cgroup");
+                }
+                return Ok((Cgroup::none(path), None));
+            }
             Self::Cgroupfs(path) if runtime.is_rootless() => {
                 return Ok((rootless::create(path, linux, &resources)?, None));
             }

@@ -2,11 +2,10 @@
 
 use std::{fs, io, os::fd::OwnedFd, os::unix::fs::MetadataExt, path::PathBuf};
 
-use corten_bundle::Bundle;
 use oci_spec::runtime::LinuxNamespaceType;
 
 use crate::{
-    Error, Result, Runtime, Status,
+    Error, Result, Runtime, Status, accommodate,
     cgroup::CgroupDoing,
     criu::{
         self, CriuOptions, Directories, Outside,
@@ -14,6 +13,7 @@ use crate::{
         session::{self, Event, Session},
     },
     error::Doing,
+    load,
     query::Now,
 };
 
@@ -88,8 +88,8 @@ fn check_parent(options: &CheckpointOptions) -> Result<()> {
 
 fn dump(now: &Now, mut options: CheckpointOptions) -> Result<()> {
     let record = &now.record;
-    let bundle = Bundle::load(&record.bundle)
-        .map_err(|e| Error::Bundle { path: record.bundle.clone(), source: e.into() })?;
+    let mut bundle = load::bundle(&record.bundle, record.config.as_deref())?;
+    accommodate::translate(&mut bundle);
     let outside = Outside::new(&bundle, &record.rootfs);
     let directories = Directories::open(&options.criu, LOG, true)?;
     check_parent(&options)?;

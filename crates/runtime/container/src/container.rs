@@ -12,12 +12,14 @@ pub struct Runtime {
     /// Whether a container may go without a cgroup where we may not make one and it has no limits; None: if
     /// [`crate::is_limited`].
     pub rootless: Option<bool>,
+    /// Make no cgroup at all: containers stay in the caller's, without limits or device rules of their own.
+    pub without_cgroup: bool,
 }
 
 impl Runtime {
     /// The containers under `root`, with the cgroupfs driver.
     #[must_use]
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), systemd_cgroup: false, rootless: None }
+        Self { root: root.into(), systemd_cgroup: false, rootless: None, without_cgroup: false }
     }
 }

@@ -27,7 +27,7 @@ use crate::{
     error::Doing,
     failpoint::Failpoint,
     filter,
-    hooks::{self, Surroundings},
+    hooks::{self, Output, Surroundings},
     load::load,
     net_devices, pid_file,
     plan::{Mount, Plan},
@@ -145,12 +145,14 @@ impl Runtime {
 
         let fifo = (mode == Mode::Create).then(|| make_fifo(&home)).transpose()?;
         Failpoint::CreateFifo.pass()?;
+        let output = Output::open(&plan.trusted)?;
         let creation = Creation {
             // Without privileges nothing can be mounted before there is a user namespace: then init does it.
             sources: (!is_unprivileged()).then(|| Sources::open(&plan)).transpose()?,
             keyring: (!options.no_new_keyring).then(|| keyring(id)).flatten(),
             no_pivot: options.no_pivot,
             state: initial_state(id, &bundle, &plan),
+            output,
             plan: &plan,
         };
         Failpoint::CreateSources.pass()?;
@@ -181,10 +183,12 @@ impl Runtime {
         let identity = Identity::new(child.pid, child.pidfd.as_fd()).doing(|| "identify init".to_owned())?;
         let mut record = record(&bundle, &plan, creation.state, (identity, cgroup, groups), filter.as_ref());
         (record.keyring, record.shared_mounts) = (creation.keyring.is_some(), shared_mounts);
+        record.config.clone_from(&options.config);
         home.save(&record, &filter::to_bytes(filter.as_ref()))?;
         Failpoint::CreateSaved.pass()?;
+        let output = creation.output;
         let mut made = Made { home, record, child, terminal: None, hooked: false };
-        match made.attend(&plan, options, mode, undo) {
+        match made.attend(&plan, &output, options, mode, undo) {
             Ok(()) => Ok(made),
             Err(error) => {
                 if made.hooked || matches!(error, Error::Hook { .. }) {
@@ -201,19 +205,20 @@ impl Made {
     fn attend(
         &mut self,
         plan: &Plan,
+        output: &Output,
         options: &CreateOptions,
         mode: Mode,
         undo: &mut Undo<'static>,
     ) -> Result<()> {
         let (id, cgroup) = (&self.record.id, self.record.cgroup.path());
         tracing::debug!("container {id}: init is {}, in cgroup {}", self.child.pid, cgroup.display());
-        if let Some(path) = &options.pidfd_socket {
+        if let Some(path) = options.pidfd_socket.as_ref().or(plan.trusted.pidfd_receiver.as_ref()) {
             send_pidfd(path, &self.child.pidfd)?;
         }
         if waits_for_hooks(plan) {
             self.wait_for("mounting", |message| matches!(message, FromInit::Mounted))?;
             self.hooked = true;
-            self.run_hooks(plan)?;
+            self.run_hooks(plan, output)?;
             Failpoint::CreateHooks.pass()?;
             self.child.channel.order(FromParent::Continue)?;
         }
@@ -265,22 +270,12 @@ impl Made {
         }
     }
 
-    fn run_hooks(&self, plan: &Plan) -> Result<()> {
+    fn run_hooks(&self, plan: &Plan, output: &Output) -> Result<()> {
         let state = self.record.state(Status::Creating);
-        hooks::run(
-            "prestart",
-            plan.hooks.prestart().as_ref(),
-            &state,
-            &self.record.bundle,
-            &Surroundings::Ours,
-        )?;
-        hooks::run(
-            "createRuntime",
-            plan.hooks.create_runtime().as_ref(),
-            &state,
-            &self.record.bundle,
-            &Surroundings::Ours,
-        )
+        let run =
+            |kind, hooks| hooks::run(kind, hooks, &state, &self.record.bundle, &Surroundings::Ours, output);
+        run("prestart", plan.hooks.prestart().as_ref())?;
+        run("createRuntime", plan.hooks.create_runtime().as_ref())
     }
 }
 
@@ -327,6 +322,7 @@ pub(crate) fn record(
     let mut record = Record::new(state, &bundle.spec, (init, cgroup), kinds, filter, groups);
     record.personality = plan.personality;
     record.memory_policy = plan.memory_policy.clone();
+    record.trusted = plan.trusted.clone();
     record
 }
 

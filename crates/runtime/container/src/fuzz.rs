@@ -20,7 +20,12 @@ pub fn config(bytes: &[u8]) {
     let Ok(spec) = corten_bundle::parse::<Spec>(bytes, path) else { return };
     let _ = corten_bundle::validate(&spec); // as well
     for unprivileged in [false, true] {
-        let circumstances = Circumstances { unprivileged, in_user_namespace: unprivileged, listen_fds: 0 };
+        let circumstances = Circumstances {
+            unprivileged,
+            in_user_namespace: unprivileged,
+            trust_annotations: true,
+            ..Circumstances::default()
+        };
         if let Ok(plan) = Plan::new(Path::new("/bundle"), &spec, circumstances)
             && let Ok(filter) = filter::compile(&spec, &plan)
         {
@@ -37,7 +42,7 @@ pub fn config(bytes: &[u8]) {
 /// `exec --process`.
 pub fn process(bytes: &[u8]) {
     let Ok(process) = corten_bundle::parse::<Process>(bytes, Path::new("process.json")) else { return };
-    let circumstances = Circumstances { unprivileged: false, in_user_namespace: false, listen_fds: 0 };
+    let circumstances = Circumstances::default();
     plan::exec(&process, circumstances).ok(); // because it may be refused
 }
 

@@ -3,16 +3,17 @@
 
 use std::{
     ffi::{CString, OsStr},
-    fs::File,
+    fs::{File, OpenOptions},
     io::{self, Read, Seek, Write},
     os::{
         fd::{AsFd, BorrowedFd},
         unix::{
             ffi::OsStrExt,
+            fs::OpenOptionsExt,
             process::{CommandExt, ExitStatusExt},
         },
     },
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -24,7 +25,12 @@ use nix::{
 };
 use oci_spec::runtime::Hook;
 
-use crate::{Error, Result, State, Status, error::chain, record::Record};
+use crate::{
+    Error, Result, State, Status,
+    error::{Doing, chain},
+    plan::Trusted,
+    record::Record,
+};
 
 /// How much of a failed hook's stderr goes into the error.
 const STDERR: u64 = 4096;
@@ -38,6 +44,31 @@ pub(crate) enum Surroundings<'a> {
     Of(&'a [CString]),
 }
 
+/// Where the output of hooks goes: to files at whose ends it is appended, else standard output nowhere, and what a failed
+/// hook has said on standard error into the error.
+#[derive(Debug, Default)]
+pub(crate) struct Output {
+    stdout: Option<File>,
+    stderr: Option<File>,
+}
+
+impl Output {
+    /// Opens the files now, and makes them if they're missing.
+    pub(crate) fn open(trusted: &Trusted) -> Result<Self> {
+        let open = |path: &Option<PathBuf>| {
+            let Some(path) = path else { return Ok(None) };
+            let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
+            file.map(Some).doing(|| format!("open {} for the output of hooks", path.display()))
+        };
+        Ok(Self { stdout: open(&trusted.hooks_stdout)?, stderr: open(&trusted.hooks_stderr)? })
+    }
+
+    /// The open files.
+    pub(crate) fn files(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        [&self.stdout, &self.stderr].into_iter().flatten().map(AsFd::as_fd)
+    }
+}
+
 /// Runs the hooks of one kind, in their order; stops at the first that fails.
 pub(crate) fn run(
     kind: &'static str,
@@ -45,6 +76,7 @@ pub(crate) fn run(
     state: &State,
     cwd: &Path,
     surroundings: &Surroundings<'_>,
+    output: &Output,
 ) -> Result<()> {
     let Some(hooks) = hooks.filter(|hooks| !hooks.is_empty()) else { return Ok(()) };
     let json = serde_json::to_vec(state).map_err(|source| Error::Record {
@@ -54,7 +86,7 @@ pub(crate) fn run(
     })?;
     for (index, hook) in hooks.iter().enumerate() {
         tracing::debug!("container {}: {kind} hook #{index}: {}", state.id, hook.path().display());
-        one(hook, &json, cwd, surroundings).map_err(|reason| Error::Hook {
+        one(hook, &json, cwd, surroundings, output).map_err(|reason| Error::Hook {
             kind,
             index,
             path: hook.path().clone(),
@@ -67,17 +99,30 @@ pub(crate) fn run(
 /// Runs all poststop hooks of a container that is gone. Each is run, whatever the others do; none can undo the
 /// deletion (runtime-spec, step 13).
 pub(crate) fn poststop(record: &Record) {
+    if record.poststop.is_empty() {
+        return;
+    }
     let state = record.state(Status::Stopped);
+    let output = Output::open(&record.trusted).unwrap_or_else(|e| {
+        tracing::warn!("{}", chain(&e));
+        Output::default()
+    });
     for hook in &record.poststop {
         if let Err(e) =
-            run("poststop", Some(&vec![hook.clone()]), &state, &record.bundle, &Surroundings::Ours)
+            run("poststop", Some(&vec![hook.clone()]), &state, &record.bundle, &Surroundings::Ours, &output)
         {
             tracing::warn!("{}", chain(&e));
         }
     }
 }
 
-fn one(hook: &Hook, state: &[u8], cwd: &Path, surroundings: &Surroundings<'_>) -> Result<(), String> {
+fn one(
+    hook: &Hook,
+    state: &[u8],
+    cwd: &Path,
+    surroundings: &Surroundings<'_>,
+    output: &Output,
+) -> Result<(), String> {
     let timeout = match hook.timeout() {
         Some(seconds) if seconds <= 0 => {
             return Err(format!("has a timeout of {seconds} s, which must be above 0"));
@@ -86,7 +131,7 @@ fn one(hook: &Hook, state: &[u8], cwd: &Path, surroundings: &Surroundings<'_>) -
         None => None,
     };
     let stdin = in_memory(state).map_err(|e| format!("can't be told the state: {e}"))?;
-    let child = spawn(hook, cwd, stdin, surroundings).map_err(|e| format!("can't be run: {e}"))?;
+    let child = spawn(hook, cwd, stdin, surroundings, output).map_err(|e| format!("can't be run: {e}"))?;
     wait(child, timeout)
 }
 
@@ -98,7 +143,13 @@ fn in_memory(state: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
-fn spawn(hook: &Hook, cwd: &Path, stdin: File, surroundings: &Surroundings<'_>) -> io::Result<Child> {
+fn spawn(
+    hook: &Hook,
+    cwd: &Path,
+    stdin: File,
+    surroundings: &Surroundings<'_>,
+    output: &Output,
+) -> io::Result<Child> {
     let mut command = Command::new(hook.path());
     if let Some((name, args)) = hook.args().as_ref().and_then(|args| args.split_first()) {
         command.arg0(name).args(args);
@@ -122,7 +173,12 @@ fn spawn(hook: &Hook, cwd: &Path, stdin: File, surroundings: &Surroundings<'_>) 
     }
     // In the foreground we have all signals blocked.
     signal::unblocked(&mut command);
-    command.current_dir(cwd).stdin(stdin).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()
+    let to = |file: &Option<File>, otherwise: Stdio| match file {
+        Some(file) => file.try_clone().map(Stdio::from),
+        None => Ok(otherwise),
+    };
+    command.current_dir(cwd).stdin(stdin);
+    command.stdout(to(&output.stdout, Stdio::null())?).stderr(to(&output.stderr, Stdio::piped())?).spawn()
 }
 
 fn wait(mut child: Child, timeout: Option<Duration>) -> Result<(), String> {
@@ -222,7 +278,14 @@ mod tests {
     }
 
     fn run_sh(script: &str, timeout: Option<i64>) -> Result<()> {
-        run("prestart", Some(&sh(script, timeout)), &state(), Path::new("/"), &Surroundings::Ours)
+        run(
+            "prestart",
+            Some(&sh(script, timeout)),
+            &state(),
+            Path::new("/"),
+            &Surroundings::Ours,
+            &Output::default(),
+        )
     }
 
     #[test]
@@ -235,13 +298,40 @@ mod tests {
         let process = [c"COLOUR=red".to_owned()];
         let inside = Surroundings::Of(&process);
         let check = |script, surroundings| {
-            run("prestart", Some(&sh(script, None)), &state(), Path::new("/"), surroundings)
+            run(
+                "prestart",
+                Some(&sh(script, None)),
+                &state(),
+                Path::new("/"),
+                surroundings,
+                &Output::default(),
+            )
         };
         check("test \"$COLOUR\" = red && test -z \"$CARGO_PKG_NAME\"", &inside).expect("the process's own");
         check("test -n \"$CARGO_PKG_NAME\"", &Surroundings::Ours).expect("the runtime's own");
         let mut hooks = sh("test -z \"$CARGO_PKG_NAME$COLOUR\"", None);
         hooks[0].set_env(Some(Vec::new()));
-        run("prestart", Some(&hooks), &state(), Path::new("/"), &inside).expect("an empty one is one");
+        run("prestart", Some(&hooks), &state(), Path::new("/"), &inside, &Output::default())
+            .expect("an empty one is one");
+    }
+
+    #[test]
+    fn output_is_appended() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let [out, err] = ["out", "err"].map(|name| dir.path().join(name));
+        std::fs::write(&out, "before\n").expect("write");
+        let trusted = Trusted {
+            hooks_stdout: Some(out.clone()),
+            hooks_stderr: Some(err.clone()),
+            ..Trusted::default()
+        };
+        let output = Output::open(&trusted).expect("files");
+        let hooks = sh("echo said; echo complained >&2; exit 3", None);
+        let error = run("prestart", Some(&hooks), &state(), Path::new("/"), &Surroundings::Ours, &output)
+            .expect_err("it fails");
+        assert!(error.to_string().ends_with("status 3"), "{error}");
+        let text = |path| std::fs::read_to_string(path).expect("read");
+        assert_eq!((text(&out).as_str(), text(&err).as_str()), ("before\nsaid\n", "complained\n"));
     }
 
     #[test]
@@ -255,7 +345,8 @@ mod tests {
         let state = State { annotations: [("x".to_owned(), "y".repeat(1 << 20))].into(), ..state() };
         let hooks = sh("exec sleep 1000", Some(1));
         let error =
-            run("prestart", Some(&hooks), &state, Path::new("/"), &Surroundings::Ours).expect_err("it hangs");
+            run("prestart", Some(&hooks), &state, Path::new("/"), &Surroundings::Ours, &Output::default())
+                .expect_err("it hangs");
         assert!(error.to_string().contains("timeout of 1 s"), "{error}");
     }
 

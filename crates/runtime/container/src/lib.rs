@@ -60,6 +60,7 @@
 //! 5. `start.rs` lets init go through the exec fifo and returns once the program runs.
 #![forbid(unsafe_code)]
 
+mod accommodate;
 mod alone;
 mod cgroup;
 mod checkpoint;

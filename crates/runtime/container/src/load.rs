@@ -1,11 +1,11 @@
 //! From a bundle on disk to a plan, or to all that is wrong with it.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use corten_bundle::Bundle;
 
 use crate::{
-    CreateOptions, Error, Result, default_ids,
+    CreateOptions, Error, Result, accommodate, default_ids,
     descriptors::listen_fds,
     plan::{Circumstances, Plan},
     privilege::{in_user_namespace, is_unprivileged},
@@ -13,18 +13,21 @@ use crate::{
 
 /// Loads the bundle and plans, or tells everything that's wrong with it.
 pub(crate) fn load(options: &CreateOptions) -> Result<(Bundle, Plan)> {
-    let mut bundle = Bundle::load(&options.bundle)
-        .map_err(|e| Error::Bundle { path: options.bundle.clone(), source: e.into() })?;
+    let mut bundle = bundle(&options.bundle, options.config.as_deref())?;
+    for remark in accommodate::translate(&mut bundle) {
+        tracing::warn!("{remark}");
+    }
     default_ids::complete(&mut bundle.spec);
     let circumstances = Circumstances {
         listen_fds: listen_fds(),
         unprivileged: is_unprivileged(),
         in_user_namespace: in_user_namespace(),
+        trust_annotations: options.trust_annotations,
     };
     let mut problems: Vec<String> = bundle.problems().iter().map(ToString::to_string).collect();
     match Plan::new(&bundle.path, &bundle.spec, circumstances) {
         Ok(plan) if problems.is_empty() => {
-            remark(&bundle, &plan);
+            remark(&bundle, &plan, options);
             Ok((bundle, plan))
         }
         planned => {
@@ -38,15 +41,22 @@ pub(crate) fn load(options: &CreateOptions) -> Result<(Bundle, Plan)> {
     }
 }
 
+/// The bundle in `dir`, with the config from another file if there is one.
+pub(crate) fn bundle(dir: &Path, config: Option<&Path>) -> Result<Bundle> {
+    Bundle::load_as(dir, config.unwrap_or(Path::new("config.json")))
+        .map_err(|e| Error::Bundle { path: dir.to_owned(), source: e.into() })
+}
+
 /// What isn't wrong, but somebody may wonder about.
-fn remark(bundle: &Bundle, plan: &Plan) {
+fn remark(bundle: &Bundle, plan: &Plan, options: &CreateOptions) {
     for path in &plan.devices.left_out {
         tracing::warn!(
             "linux.devices: {path} is not made: /dev is bind mounted from the host, and has it or not"
         );
     }
     if tracing::enabled!(tracing::Level::DEBUG) {
-        let json = fs::read(bundle.path.join("config.json")).unwrap_or_default();
+        let config = options.config.as_deref().unwrap_or(Path::new("config.json"));
+        let json = fs::read(bundle.path.join(config)).unwrap_or_default();
         for field in corten_bundle::unknown_fields(&json) {
             tracing::debug!("config.json: {field} is not known, and ignored");
         }

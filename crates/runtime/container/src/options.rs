@@ -22,6 +22,11 @@ pub struct CreateOptions {
     pub no_pivot: bool,
     /// Keep the caller's session keyring.
     pub no_new_keyring: bool,
+    /// The file that takes config.json's place; relative to the bundle.
+    pub config: Option<PathBuf>,
+    /// Heed the annotations that name files and sockets of the host (`run.oci.hooks.stdout`, `run.oci.hooks.stderr`,
+    /// `run.oci.pidfd_receiver`). Only where whoever may write annotations may do that, too.
+    pub trust_annotations: bool,
 }
 
 /// What `run` adds to [`CreateOptions`].

@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     Error, Result, State, Status, error::Doing, failpoint::Failpoint, filter::Filter, notify::Agent,
-    rdt::Groups, shared_mounts::SharedMounts,
+    plan::Trusted, rdt::Groups, shared_mounts::SharedMounts,
 };
 
 const VERSION: u32 = 1;
@@ -80,10 +80,20 @@ pub(crate) struct Record {
     /// Whether the container has a session keyring of its own, which further processes join.
     #[serde(default)]
     pub(crate) keyring: bool,
+    /// The file that the config was in, unless config.json.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) config: Option<PathBuf>,
+    /// Where hooks' output goes.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(crate) trusted: Trusted,
     #[serde(default)]
     pub(crate) poststart: Vec<Hook>,
     #[serde(default)]
     pub(crate) poststop: Vec<Hook>,
+}
+
+fn is_default(trusted: &Trusted) -> bool {
+    *trusted == Trusted::default()
 }
 
 /// A process for all time, not just until its pid is reused.
@@ -312,6 +322,8 @@ impl Record {
             personality: None,
             memory_policy: None,
             keyring: true,
+            config: None,
+            trusted: Trusted::default(),
             poststart: hooks.and_then(|h| h.poststart().clone()).unwrap_or_default(),
             poststop: hooks.and_then(|h| h.poststop().clone()).unwrap_or_default(),
         }

@@ -28,10 +28,10 @@ use crate::{
     error::Doing,
     filter::{self, Filter},
     foreground::{Foreground, Subreaper},
-    hooks::{self, Surroundings},
+    hooks::{self, Output, Surroundings},
     load::load,
     pid_file,
-    plan::{MountKind, Plan, c_path},
+    plan::{Link, MountKind, Plan, c_path},
     query::Now,
     rdt::{self, Groups},
     record::{Home, Identity, Record, now},
@@ -211,8 +211,10 @@ impl Attendant {
         let mut state = initial_state(&self.home.id, &self.bundle, &self.plan);
         state.pid = pid;
         let (hooks, bundle) = (&self.plan.hooks, &self.bundle.path);
-        hooks::run("prestart", hooks.prestart().as_ref(), &state, bundle, &Surroundings::Ours)?;
-        hooks::run("createRuntime", hooks.create_runtime().as_ref(), &state, bundle, &Surroundings::Ours)
+        let output = Output::open(&self.plan.trusted)?;
+        let run = |kind, hooks| hooks::run(kind, hooks, &state, bundle, &Surroundings::Ours, &output);
+        run("prestart", hooks.prestart().as_ref())?;
+        run("createRuntime", hooks.create_runtime().as_ref())
     }
 
     /// There is an init: its state is saved before it may go on.
@@ -370,6 +372,8 @@ fn make_targets(plan: &Plan) -> Result<()> {
                 }
                 (Make::Directory, None)
             }
+            // It is in the checkpoint, or the root file system, as a file.
+            MountKind::Bind { source, link: Link::Copied, .. } if source.is_symlink() => continue,
             MountKind::Bind { source, .. } if source.is_dir() => (Make::Directory, Some(source)),
             MountKind::Bind { source, .. } => (Make::File, Some(source)),
         };

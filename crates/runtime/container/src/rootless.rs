@@ -59,7 +59,7 @@ pub(crate) fn create(place: &Path, linux: Option<&Linux>, resources: &LinuxResou
 struct NotDelegated(#[source] corten_cgroups::Error);
 
 /// Whether limits are asked for.
-fn needs_cgroup(resources: &LinuxResources) -> bool {
+pub(crate) fn needs_cgroup(resources: &LinuxResources) -> bool {
     // Only what has a value: engines write empty sections.
     let value = serde_json::to_value(resources).unwrap_or_default();
     has_value(&value)

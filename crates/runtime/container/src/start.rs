@@ -15,7 +15,7 @@ use crate::{
     Error, Result, Runtime, Status,
     error::{Doing, chain},
     failpoint::Failpoint,
-    hooks::{self, Surroundings},
+    hooks::{self, Output, Surroundings},
     record::{CREATING, FIFO, Home, Record},
     spawn::sync::decode_failure,
 };
@@ -58,7 +58,11 @@ fn start(home: &Home, record: &Record) -> Result<()> {
 /// Runs the hooks that come after the program has started.
 pub(crate) fn poststart(record: &Record) -> Result<()> {
     let state = record.state(Status::Running);
-    hooks::run("poststart", Some(&record.poststart), &state, &record.bundle, &Surroundings::Ours)
+    if record.poststart.is_empty() {
+        return Ok(());
+    }
+    let output = Output::open(&record.trusted)?;
+    hooks::run("poststart", Some(&record.poststart), &state, &record.bundle, &Surroundings::Ours, &output)
 }
 
 /// Lets init go, and waits until it has become the program, or failed.

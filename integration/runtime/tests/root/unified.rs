@@ -109,7 +109,8 @@ fn a_limit_of_no_processes_is_one(t: &T<'_>) -> Result<()> {
         return Ok(());
     }
     // Nobody can be born where there may be none: 1 is what init takes up.
-    let container = t.start(t.workload(&["sleep"]).set("/linux/resources/pids/limit", json!(0)))?;
+    let bundle = t.workload(&["sleep"]).set("/ociVersion", json!("1.3.0"));
+    let container = t.start(bundle.set("/linux/resources/pids/limit", json!(0)))?;
     ensure!(read(&place(t, ""), "pids.max")? == "1");
     ensure!(read(&place(t, ""), "pids.current")? == "1");
     container.delete(&["--force"])

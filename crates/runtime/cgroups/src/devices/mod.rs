@@ -6,7 +6,7 @@
 
 mod bpf;
 
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
 use corten_sys::bpf as sys;
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType, LinuxResources};
@@ -35,16 +35,14 @@ impl Access {
         self.0
     }
 
-    fn parse(text: Option<&str>) -> Option<Self> {
-        let Some(text) = text.filter(|text| !text.is_empty()) else { return Some(Self::ALL) };
-        text.chars().try_fold(Self(0), |set, letter| {
-            let one = match letter {
-                'm' => Self::MKNOD,
-                'r' => Self::READ,
-                'w' => Self::WRITE,
-                _ => return None,
-            };
-            Some(Self(set.0 | one.0))
+    /// The known letters, and whether there are others.
+    fn parse(text: Option<&str>) -> (Self, bool) {
+        let Some(text) = text.filter(|text| !text.is_empty()) else { return (Self::ALL, false) };
+        text.chars().fold((Self(0), false), |(set, unknown), letter| match letter {
+            'm' => (Self(set.0 | Self::MKNOD.0), unknown),
+            'r' => (Self(set.0 | Self::READ.0), unknown),
+            'w' => (Self(set.0 | Self::WRITE.0), unknown),
+            _ => (set, true),
         })
     }
 
@@ -96,8 +94,9 @@ impl Device {
 pub struct Table {
     /// What holds for devices that aren't listed.
     pub allow_by_default: bool,
-    /// What is allowed, or with `allow_by_default` denied.
-    pub exceptions: BTreeMap<Device, Access>,
+    /// What is allowed, or with `allow_by_default` denied; each device once, in the order of the rules, which the kernel's
+    /// devices.list then has too.
+    pub exceptions: Vec<(Device, Access)>,
 }
 
 /// What every container may use: making any node, and the devices that runtime-spec puts into every /dev.
@@ -136,9 +135,18 @@ impl Table {
     }
 
     fn rule(&mut self, rule: &LinuxDeviceCgroup) -> Result<(), String> {
-        let access = Access::parse(rule.access().as_deref()).ok_or_else(|| {
-            format!("access {:?} must be of r, w and m", rule.access().as_deref().unwrap_or(""))
-        })?;
+        let (mut access, unknown) = Access::parse(rule.access().as_deref());
+        if unknown {
+            let text = rule.access().as_deref().unwrap_or_default();
+            if access == Access(0) {
+                return Err(format!("access {text:?} must be of r, w and m"));
+            }
+            // runc looks over it. Nothing is allowed by it, and what was meant to be denied is.
+            if !rule.allow() {
+                access = Access::ALL;
+            }
+            tracing::warn!("linux.resources.devices: access {text:?} is taken as {:?}", access.letters());
+        }
         let number = |number: Option<i64>| match number {
             None | Some(-1) => Ok(None),
             Some(number) => {
@@ -152,7 +160,7 @@ impl Table {
             LinuxDeviceType::P => return Err("a FIFO is no device".to_owned()),
             // All devices of both kinds; the kernel ignores numbers and access then.
             LinuxDeviceType::A => {
-                *self = Self { allow_by_default: rule.allow(), exceptions: BTreeMap::new() };
+                *self = Self { allow_by_default: rule.allow(), exceptions: Vec::new() };
                 return Ok(());
             }
         };
@@ -161,23 +169,25 @@ impl Table {
 
     fn add(&mut self, allow: bool, device: Device, access: Access) -> Result<()> {
         if allow != self.allow_by_default {
-            let known = self.exceptions.entry(device).or_insert(Access(0));
-            *known = Access(known.0 | access.0);
+            match self.exceptions.iter_mut().find(|(known, _)| *known == device) {
+                Some((_, granted)) => *granted = Access(granted.0 | access.0),
+                None => self.exceptions.push((device, access)),
+            }
             return Ok(());
         }
         // Taking back exceptions. One that is wider than what is taken back can't be split.
         let wider = self.exceptions.iter().find(|(known, granted)| {
-            **known != device && known.covers(&device) && !device.covers(known) && granted.0 & access.0 != 0
+            *known != device && known.covers(&device) && !device.covers(known) && granted.0 & access.0 != 0
         });
         // Where nothing but making nodes overlaps it's our own rule for everyone, which is meant to stay.
-        if let Some((known, _)) = wider.filter(|(_, granted)| **granted != Access::MKNOD) {
+        if let Some((known, _)) = wider.filter(|(_, granted)| *granted != Access::MKNOD) {
             let reason = format!("cannot take a part back of the rule for {}", known.text());
             return Err(Error::Limit { limit: device.text(), reason });
         }
         for (_, granted) in self.exceptions.iter_mut().filter(|(known, _)| device.covers(known)) {
             *granted = Access(granted.0 & !access.0);
         }
-        self.exceptions.retain(|_, granted| granted.0 != 0);
+        self.exceptions.retain(|(_, granted)| granted.0 != 0);
         Ok(())
     }
 }
@@ -214,7 +224,7 @@ fn set_v1(dir: &Path, table: &Table) -> Result<()> {
     file::write_each(&dir.join(rest), table.exceptions.iter().map(line))
 }
 
-fn line((device, access): (&Device, &Access)) -> String {
+fn line((device, access): &(Device, Access)) -> String {
     format!("{} {}", device.text(), access.letters())
 }
 
@@ -272,7 +282,7 @@ mod tests {
                 r#"[{"allow":false},{"allow":true,"type":"c","major":1,"minor":3,"access":"r"},
                     {"allow":true,"type":"c","major":1,"minor":3,"access":"w"},
                     {"allow":true,"type":"b","major":8,"access":"m"}]"#,
-                &["deny", "b 8:* m", "c 1:3 rw"],
+                &["deny", "c 1:3 rw", "b 8:* m"],
             ),
             (
                 r#"[{"allow":true,"type":"c","major":1,"minor":3},{"allow":true,"type":"c","major":1,"minor":5},
@@ -282,6 +292,12 @@ mod tests {
             (r#"[{"allow":true,"type":"c","major":1,"minor":3},{"allow":false,"type":"c"}]"#, &["deny"]),
             (r#"[{"allow":true},{"allow":false,"type":"b","major":8}]"#, &["allow", "b 8:* rwm"]),
             (r#"[{"allow":true,"type":"c","major":1},{"allow":false}]"#, &["deny"]),
+            (
+                r#"[{"allow":true,"type":"c","major":1,"minor":3,"access":"rwa"},
+                    {"allow":true,"type":"c","major":1,"minor":5},
+                    {"allow":false,"type":"c","major":1,"minor":5,"access":"rx"}]"#,
+                &["deny", "c 1:3 rw"],
+            ),
         ] {
             assert_eq!(table(json).expect(json), expected, "{json}");
         }
@@ -304,7 +320,7 @@ mod tests {
         let table = Table::of_container(&[]).expect("no rules");
         assert!(!table.allow_by_default);
         let null = Device { kind: Kind::Char, major: Some(1), minor: Some(3) };
-        assert_eq!(table.exceptions.get(&null), Some(&Access::ALL));
+        assert!(table.exceptions.contains(&(null, Access::ALL)));
         assert_eq!(table.exceptions.len(), ALWAYS.len() + 1);
     }
 
@@ -312,6 +328,6 @@ mod tests {
     fn a_privileged_container_keeps_all() {
         let rules: Vec<LinuxDeviceCgroup> = serde_json::from_str(r#"[{"allow":true}]"#).expect("rules");
         let table = Table::of_container(&rules).expect("rules");
-        assert_eq!(table, Table { allow_by_default: true, exceptions: BTreeMap::new() });
+        assert_eq!(table, Table { allow_by_default: true, exceptions: Vec::new() });
     }
 }

@@ -8,13 +8,14 @@ mod ps;
 mod spec;
 mod update;
 
-use std::env;
+use std::{env, ffi::CString, path::Path};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use corten_container::{CreateOptions, Outcome, RunOptions, Runtime};
+use corten_sys::regex::Regex;
 
 use crate::{
-    args::{self, Command, Global},
+    args::{self, CgroupManager, Command, Global},
     features, output, signals,
 };
 
@@ -35,7 +36,10 @@ pub(crate) fn execute(global: &Global, command: Command) -> Result<u8> {
         Command::Start(args) => runtime.start(&args.id)?,
         Command::Run(args) => return run(&runtime, &args),
         Command::State(args) => print_json(&runtime.state(&args.id)?)?,
-        Command::Kill(args) => runtime.kill(&args.id, signals::parse(&args.signal)?, args.all)?,
+        Command::Kill(args) => kill(&runtime, &args)?,
+        Command::Delete(args) if args.regex => {
+            each_match(&runtime, &args.id, |id| runtime.delete(id, args.force))?;
+        }
         Command::Delete(args) => runtime.delete(&args.id, args.force)?,
         Command::Exec(args) => return exec::exec(&runtime, *args),
         Command::List(args) => list::list(&runtime, &global.root, &args)?,
@@ -67,7 +71,9 @@ fn runtime(global: &Global) -> Result<Runtime> {
     };
     let root = std::path::absolute(&global.root).context("cannot resolve --root")?;
     let mut runtime = Runtime::new(root);
-    runtime.systemd_cgroup = global.systemd_cgroup;
+    let manager = global.cgroup_manager;
+    runtime.systemd_cgroup = manager.map_or(global.systemd_cgroup, |it| it == CgroupManager::Systemd);
+    runtime.without_cgroup = manager == Some(CgroupManager::Disabled);
     runtime.rootless = rootless;
     Ok(runtime)
 }
@@ -81,7 +87,47 @@ fn create_options(args: &args::Create) -> Result<CreateOptions> {
         preserve_fds: args.preserve_fds,
         no_pivot: args.no_pivot,
         no_new_keyring: args.no_new_keyring,
+        config: args
+            .config
+            .as_ref()
+            .map(std::path::absolute)
+            .transpose()
+            .context("cannot resolve --config")?,
+        trust_annotations: is_called("crun"),
     })
+}
+
+/// Whether we are executed by this name, as by a link: whoever has one called crun trusts the annotations that crun heeds.
+fn is_called(name: &str) -> bool {
+    env::args_os().next().is_some_and(|program| Path::new(&program).file_name() == Some(name.as_ref()))
+}
+
+#[inline(never)]
+fn kill(runtime: &Runtime, args: &args::Kill) -> Result<()> {
+    let signal = signals::parse(&args.signal)?;
+    if args.regex {
+        return each_match(runtime, &args.id, |id| runtime.kill(id, signal, args.all));
+    }
+    Ok(runtime.kill(&args.id, signal, args.all)?)
+}
+
+/// Does it to all containers whose ids match; all are tried, and each failure is told.
+fn each_match(
+    runtime: &Runtime,
+    pattern: &str,
+    operation: impl Fn(&str) -> corten_container::Result<()>,
+) -> Result<()> {
+    let wrong = |why| anyhow!("--regex {pattern:?}: {why}");
+    let regex = Regex::new(&CString::new(pattern)?).map_err(wrong)?;
+    let mut failures = Vec::new();
+    for id in runtime.list()?.into_iter().map(|state| state.id) {
+        if regex.is_match(&CString::new(id.as_str())?)
+            && let Err(error) = operation(&id)
+        {
+            failures.push(format!("{id}: {:#}", anyhow!(error)));
+        }
+    }
+    if failures.is_empty() { Ok(()) } else { bail!("{}", failures.join("; ")) }
 }
 
 fn run(runtime: &Runtime, args: &args::Run) -> Result<u8> {

@@ -14,7 +14,7 @@ pub(crate) enum DeviceKind {
     Fifo,
 }
 
-/// A node to make, or in a user namespace to bind mount from the host.
+/// A node to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Device {
     pub(crate) path: CString,
@@ -24,6 +24,13 @@ pub(crate) struct Device {
     pub(crate) mode: u32,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
+}
+
+impl Device {
+    /// Whether it is as in every container.
+    pub(crate) fn is_default(&self) -> bool {
+        defaults().contains(self)
+    }
 }
 
 const DEFAULT: [(&std::ffi::CStr, u64, u64); 6] = [

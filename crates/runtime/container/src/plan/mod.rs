@@ -22,8 +22,9 @@ use std::{
 use corten_sys::mount::Propagation;
 use oci_spec::runtime::{Hooks, LinuxIdMapping, Spec};
 
+pub(crate) use annotations::Trusted;
 pub(crate) use devices::{Device, DeviceKind, Devices};
-pub(crate) use mounts::{CgroupMount, FsOption, InProc, Mount, MountKind};
+pub(crate) use mounts::{CgroupMount, FsOption, InProc, Link, Mount, MountKind};
 pub(crate) use namespaces::{Join, NamespacePlan};
 pub(crate) use net_devices::NetDevice;
 pub(crate) use process::{CapabilityPlan, ProcessPlan, RlimitPlan};
@@ -78,6 +79,7 @@ pub(crate) struct Plan {
     /// The profile may not name system calls that we don't know.
     pub(crate) strict_seccomp: bool,
     pub(crate) hooks: Hooks,
+    pub(crate) trusted: Trusted,
 }
 
 /// The root filesystem.
@@ -98,6 +100,8 @@ pub(crate) struct Circumstances {
     pub(crate) unprivileged: bool,
     /// Device nodes can't be made, not even by root.
     pub(crate) in_user_namespace: bool,
+    /// Annotations may name files and sockets of the host.
+    pub(crate) trust_annotations: bool,
 }
 
 impl Plan {
@@ -142,6 +146,10 @@ impl Plan {
             },
             strict_seccomp: annotated(annotations::STRICT_SECCOMP),
             hooks: spec.hooks().clone().unwrap_or_default(),
+            trusted: match spec.annotations() {
+                Some(all) if circumstances.trust_annotations => annotations::trusted(all, &mut problems),
+                _ => Trusted::default(),
+            },
             mounts,
             namespaces,
         };

@@ -30,6 +30,8 @@ pub(crate) struct Mount {
     pub(crate) propagation: Vec<(Propagation, bool)>,
     pub(crate) idmap: Option<IdMap>,
     pub(crate) in_proc: InProc,
+    /// The mount is put over a link at the destination, not where it leads to.
+    pub(crate) over_link: bool,
 }
 
 /// What a destination has to do with /proc. Sysctls, masks and security labels count on finding the kernel there, so
@@ -48,13 +50,25 @@ pub(crate) enum InProc {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum MountKind {
     /// Something of the host.
-    Bind { source: PathBuf, recursive: bool },
+    Bind { source: PathBuf, recursive: bool, link: Link },
     /// A file system of its own.
     Filesystem { name: CString, source: CString, options: Vec<FsOption>, copy_up: bool },
     /// The container's view of the cgroups.
     Cgroup(CgroupMount),
     /// What is mounted there already gets other options; those for the file system itself unless `bind`.
     Remount { options: Vec<FsOption>, bind: bool },
+}
+
+/// What becomes of a bind mount's source that is a symbolic link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Link {
+    /// What it leads to is mounted.
+    #[default]
+    Followed,
+    /// It is mounted itself.
+    Mounted,
+    /// A link like it is made.
+    Copied,
 }
 
 /// How the cgroup file systems appear.
@@ -100,6 +114,9 @@ pub(super) struct Options {
     idmap: Option<bool>,
     copy_up: bool,
     remount: bool,
+    link: Link,
+    contradicting_links: bool,
+    over_link: bool,
     pub(super) data: Vec<String>,
 }
 
@@ -124,14 +141,14 @@ fn one(
     let kind = match (options.bind, name) {
         (bind, _) if options.remount => MountKind::Remount { options: data(), bind: bind.is_some() },
         // Options for a file system are ignored, as mount(2) ignores them for bind mounts: configs have them.
-        (Some(recursive), _) => bind(bundle, &source, recursive, at, problems),
+        (Some(recursive), _) => bind(bundle, &source, (recursive, options.link), at, problems),
         // Some writers say it by type alone.
         (None, "bind" | "none") if !source.as_os_str().is_empty() => {
-            bind(bundle, &source, false, at, problems)
+            bind(bundle, &source, (false, options.link), at, problems)
         }
         (None, "") => {
             problems.add(at, "neither a type nor the option bind or rbind");
-            bind(bundle, &source, false, at, problems)
+            bind(bundle, &source, (false, options.link), at, problems)
         }
         (None, "cgroup" | "cgroup2") => {
             let namespaced = ns.has(Namespaces::CGROUP);
@@ -153,6 +170,16 @@ fn one(
     if in_proc == InProc::Itself && !(changes || name == "proc") {
         problems.add(at, format_args!("{name} on /proc: only a procfs may be there"));
     }
+    if !matches!(kind, MountKind::Bind { .. }) && (options.link != Link::Followed || options.over_link) {
+        problems.add(at, "copy-symlink, src-nofollow and dest-nofollow are for bind mounts");
+    }
+    if options.contradicting_links || options.link == Link::Copied && options.over_link {
+        problems
+            .add(at, "copy-symlink mounts nothing, so neither src-nofollow nor dest-nofollow goes with it");
+    }
+    if options.link == Link::Mounted && (options.idmap.is_some() || mount.uid_mappings().is_some()) {
+        problems.add(at, "a link (src-nofollow) can't be id-mapped");
+    }
     if options.copy_up && name != "tmpfs" {
         problems.add(at, "tmpcopyup is only for tmpfs");
     }
@@ -166,6 +193,7 @@ fn one(
         idmap: idmap(mount, &options, ns, at, problems),
         propagation: options.propagation,
         in_proc,
+        over_link: options.over_link,
     }
 }
 
@@ -191,14 +219,20 @@ fn in_proc(destination: &Path) -> Option<InProc> {
     IMITATED.iter().any(|name| below == Path::new(name)).then_some(InProc::Imitated)
 }
 
-fn bind(bundle: &Path, source: &Path, recursive: bool, at: &str, problems: &mut Problems) -> MountKind {
+fn bind(
+    bundle: &Path,
+    source: &Path,
+    (recursive, link): (bool, Link),
+    at: &str,
+    problems: &mut Problems,
+) -> MountKind {
     if source.as_os_str().is_empty() {
         problems.add(at, "a bind mount needs a source");
     }
     if source.as_os_str().as_bytes().contains(&0) {
         problems.add(at, "source contains a NUL character");
     }
-    MountKind::Bind { source: bundle.join(source), recursive }
+    MountKind::Bind { source: bundle.join(source), recursive, link }
 }
 
 fn fs_option(text: &str, at: &str, problems: &mut Problems) -> FsOption {
@@ -245,12 +279,21 @@ impl Options {
                 "ridmap" => self.idmap = Some(true),
                 "tmpcopyup" => self.copy_up = true,
                 "remount" => self.remount = true,
+                // crun's.
+                "src-nofollow" => self.treat_links(Link::Mounted),
+                "copy-symlink" => self.treat_links(Link::Copied),
+                "dest-nofollow" => self.over_link = true,
                 // Defaults of every file system which not all of them take as words; and no access time policy
                 // means the kernel's, relatime.
                 "loud" | "noiversion" | "norelatime" | "rnorelatime" => {}
                 other => self.data.push(other.to_owned()),
             }
         }
+    }
+
+    fn treat_links(&mut self, link: Link) {
+        self.contradicting_links |= self.link != Link::Followed && self.link != link;
+        self.link = link;
     }
 
     fn propagation(&mut self, option: &str) -> bool {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use corten_sys::process::Namespaces;
+use nix::unistd::{Gid, Uid};
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType};
 
 use super::{Problems, id_map};
@@ -75,6 +76,11 @@ impl NamespacePlan {
         self.new.contains(kind) || self.joins(kind).is_some()
     }
 
+    /// Who a user and a group of a new user namespace are outside of it; None if one of them is nobody there.
+    pub(crate) fn on_the_host(&self, uid: u32, gid: u32) -> Option<(Uid, Gid)> {
+        Some((Uid::from_raw(outside(&self.uid_map, uid)?), Gid::from_raw(outside(&self.gid_map, gid)?)))
+    }
+
     /// Whether nobody else sees the container's mounts. If it shares somebody's namespace, ours or one that it joins,
     /// they're made below its rootfs, and unmounted when it is deleted.
     pub(crate) fn own_mounts(&self) -> bool {
@@ -131,6 +137,20 @@ impl NamespacePlan {
     }
 }
 
+/// Looks an id up in the text of a uid_map or gid_map.
+fn outside(map: &str, id: u32) -> Option<u32> {
+    map.lines().find_map(|line| {
+        let mut numbers = line.split(' ').map(|number| number.parse::<u32>().ok());
+        let (Some(Some(first)), Some(Some(host)), Some(Some(size))) =
+            (numbers.next(), numbers.next(), numbers.next())
+        else {
+            return None;
+        };
+        let offset = id.checked_sub(first).filter(|offset| *offset < size)?;
+        host.checked_add(offset)
+    })
+}
+
 /// What the kernel would answer with a bare EINVAL; and id 0 must be there, as it's what sets the container up.
 fn check(at: &str, mappings: &[LinuxIdMapping], problems: &mut Problems) {
     let ranges = |first: fn(&LinuxIdMapping) -> u32| {
@@ -167,5 +187,18 @@ fn kind(kind: LinuxNamespaceType) -> Namespaces {
         LinuxNamespaceType::Pid => Namespaces::PID,
         LinuxNamespaceType::Network => Namespaces::NET,
         LinuxNamespaceType::Time => Namespaces::TIME,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::outside;
+
+    #[test]
+    fn ids_outside() {
+        let map = "0 100000 10\n10 300000 5\n";
+        let ids = [0, 9, 10, 14, 15].map(|id| outside(map, id));
+        assert_eq!(ids, [Some(100_000), Some(100_009), Some(300_000), Some(300_004), None]);
+        assert_eq!(outside("", 0), None);
     }
 }

@@ -89,6 +89,21 @@ fn what_nobody_would_do_is_refused() {
         ("/mounts/-", json!({"destination": "/x", "type": "bind", "options": ["bind"]}), "mounts[12]"),
         (
             "/mounts/-",
+            json!({"destination": "/x", "type": "tmpfs", "options": ["src-nofollow"]}),
+            "mounts[12]",
+        ),
+        (
+            "/mounts/-",
+            json!({"destination": "/x", "source": "/y", "options": ["bind", "copy-symlink", "dest-nofollow"]}),
+            "mounts[12]",
+        ),
+        (
+            "/mounts/-",
+            json!({"destination": "/x", "source": "/y", "options": ["bind", "copy-symlink", "src-nofollow"]}),
+            "mounts[12]",
+        ),
+        (
+            "/mounts/-",
             json!({"destination": "/x", "source": "/y", "options": ["bind", "idmap"]}),
             "mounts[12]",
         ),
@@ -176,7 +191,10 @@ fn mount_options_mean_what_they_say() {
     assert_eq!((relatime.set, relatime.clear), (Attributes::empty(), Attributes::ATIME));
     let propagated = mount(&["rbind", "rslave", "shared"]);
     assert_eq!(propagated.propagation, [(Propagation::Slave, true), (Propagation::Shared, false)]);
-    assert_eq!(mount(&["bind"]).kind, MountKind::Bind { source: "/y".into(), recursive: false });
+    assert_eq!(
+        mount(&["bind"]).kind,
+        MountKind::Bind { source: "/y".into(), recursive: false, link: Link::Followed }
+    );
 }
 
 /// runtime-spec's table: whatever is an option there must not end as a word for the file system, except what the

@@ -19,6 +19,7 @@ use nix::{
     sys::stat::{Mode, umask},
     unistd::setsid,
 };
+use oci_spec::runtime::Hook;
 
 use super::{
     join::join_namespaces,
@@ -28,7 +29,7 @@ use crate::{
     Error, Result, State, Status,
     error::Doing,
     failpoint::Failpoint,
-    hooks::{self, Surroundings},
+    hooks::{self, Output, Surroundings},
     plan::{Plan, ProcessPlan},
     privilege::may_set_groups,
     steps::{console, dev, execve, filter, limits, lsm, mask, mount, rootfs, sysctl, user},
@@ -71,6 +72,8 @@ pub(crate) struct Creation<'a> {
     pub(crate) no_pivot: bool,
     /// For the hooks that init runs; the pid is filled in.
     pub(crate) state: State,
+    /// Where the output of hooks goes.
+    pub(crate) output: Output,
 }
 
 /// What is mounted from the host, opened.
@@ -135,6 +138,7 @@ pub(crate) fn create(wires: &Wires, creation: &Creation<'_>) -> Result<Infallibl
         // what our caller left open).
         let mut needed = vec![wires.channel.as_fd(), fifo.as_fd()];
         needed.extend(corten_state::failpoint::trace());
+        needed.extend(creation.output.files().filter(|_| has_hooks(plan.hooks.start_container())));
         sys_exec::close_but(3 + wires.keep, &needed)
             .doing(|| "close what init doesn't need any more".to_owned())?;
         end_when_told(plan)?;
@@ -255,13 +259,17 @@ fn hooks_before_pivot(wires: &Wires, creation: &Creation<'_>) -> Result<()> {
         // As runc does it, and hooks count on: they see to the root file system that is about to become the root.
         &creation.plan.rootfs.path,
         &Surroundings::Ours,
+        &creation.output,
     )
 }
 
 /// Whether init stops before pivot_root until the parent has run its hooks.
 pub(crate) fn waits_for_hooks(plan: &Plan) -> bool {
-    let any = |hooks: &Option<Vec<_>>| hooks.as_ref().is_some_and(|hooks| !hooks.is_empty());
-    any(plan.hooks.prestart()) || any(plan.hooks.create_runtime())
+    has_hooks(plan.hooks.prestart()) || has_hooks(plan.hooks.create_runtime())
+}
+
+fn has_hooks(hooks: &Option<Vec<Hook>>) -> bool {
+    hooks.as_ref().is_some_and(|hooks| !hooks.is_empty())
 }
 
 fn pid_inside() -> i32 {
@@ -329,7 +337,7 @@ fn finish(wires: &Wires, plan: &Plan, creation: &Creation<'_>, path: CString) ->
         // in the container like the program: as in runc.
         filter::load(wires)?;
     }
-    hooks::run("startContainer", hooks, &state, root, &Surroundings::Of(&env))?;
+    hooks::run("startContainer", hooks, &state, root, &Surroundings::Of(&env), &creation.output)?;
     become_program(wires, &plan.process, path, env)
 }
 

@@ -10,7 +10,10 @@ use std::{
     path::Path,
 };
 
-use corten_sys::{mount, path::open_in_root};
+use corten_sys::{
+    mount::{self, Attributes, Change, Filesystem},
+    path::open_in_root,
+};
 use nix::{
     errno::Errno,
     fcntl::AtFlags,
@@ -34,16 +37,29 @@ pub(crate) fn open_sources(plan: &Plan) -> Result<Vec<Option<OwnedFd>>> {
     if !plan.in_user_namespace {
         return Ok(Vec::new());
     }
-    plan.devices.make.iter().map(source).collect()
+    let mut nodes = Nodes::default();
+    plan.devices.make.iter().map(|device| source(plan, device, &mut nodes)).collect()
 }
 
-/// The host's device of the same path. None for a fifo, which anybody may make.
-fn source(device: &Device) -> Result<Option<OwnedFd>> {
+/// A node of our own, which has the mode and the owner that the config wants; what isn't possible (we are in a user namespace
+/// ourselves, the kernel is older than 6.15, the owner has no id on the host) is done with the host's device of the same path.
+/// None for a fifo, which anybody may make.
+fn source(plan: &Plan, device: &Device, nodes: &mut Nodes) -> Result<Option<OwnedFd>> {
     if device.kind == DeviceKind::Fifo {
         return Ok(None);
     }
+    let why = if device.is_default() {
+        None
+    } else {
+        match nodes.make(plan, device) {
+            Ok(tree) => return Ok(Some(tree)),
+            Err(e) => Some(e),
+        }
+    };
     let open = || {
         let tree = mount::clone_tree_path(&device.path, false)?;
+        let set = Attributes::NOSUID | Attributes::NOEXEC;
+        mount::set_attributes(tree.as_fd(), false, &Change { set, ..Change::default() })?;
         let stat = fstat(&tree)?;
         let (kind, number) = kind_and_number(device);
         if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == kind && stat.st_rdev == number {
@@ -53,12 +69,49 @@ fn source(device: &Device) -> Result<Option<OwnedFd>> {
         Err(io::Error::new(io::ErrorKind::InvalidInput, text))
     };
     let doing = || {
-        format!(
-            "bind mount the host's device {} (no node can be made in a user namespace)",
-            show(&device.path)
-        )
+        let why = why.map_or("in a user namespace".to_owned(), |e| format!("for a user namespace: {e}"));
+        format!("bind mount the host's device {} (no node can be made {why})", show(&device.path))
     };
     open().map(Some).doing(doing)
+}
+
+/// Device nodes made outside of the user namespace, on a tmpfs that has no place anywhere.
+#[derive(Default)]
+struct Nodes {
+    tmpfs: Option<OwnedFd>,
+    made: u32,
+}
+
+impl Nodes {
+    fn make(&mut self, plan: &Plan, device: &Device) -> io::Result<OwnedFd> {
+        let (uid, gid) = plan
+            .namespaces
+            .on_the_host(device.uid, device.gid)
+            .ok_or_else(|| io::Error::other("its owner has no id on the host"))?;
+        let tmpfs = match self.tmpfs.take() {
+            Some(tmpfs) => tmpfs,
+            None => Self::tmpfs(plan.mount_label.as_deref())?,
+        };
+        let tmpfs = self.tmpfs.insert(tmpfs);
+        let name = CString::new(self.made.to_string())?;
+        self.made += 1;
+        let (kind, number) = kind_and_number(device);
+        // Nobody else can come here, so the owner first: to change it takes bits away from the mode.
+        mknodat(&*tmpfs, name.as_c_str(), kind, Mode::empty(), number)?;
+        fchownat(&*tmpfs, name.as_c_str(), Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        let mode = Mode::from_bits_truncate(device.mode);
+        fchmodat(&*tmpfs, name.as_c_str(), mode, FchmodatFlags::FollowSymlink)?;
+        mount::clone_tree(tmpfs.as_fd(), &name, false)
+    }
+
+    fn tmpfs(label: Option<&CStr>) -> io::Result<OwnedFd> {
+        let fs = Filesystem::open(c"tmpfs")?;
+        fs.string(c"mode", c"0700")?;
+        if let Some(label) = label {
+            fs.string(c"context", label)?;
+        }
+        fs.mount(Attributes::NOSUID | Attributes::NOEXEC)
+    }
 }
 
 /// Makes all of it.

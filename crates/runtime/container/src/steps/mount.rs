@@ -1,7 +1,7 @@
 //! `mounts[]`, in their order.
 
 use std::{
-    ffi::{CStr, CString},
+    ffi::{CStr, CString, OsString},
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     os::unix::ffi::OsStrExt,
@@ -18,12 +18,12 @@ use nix::{
 
 use super::{
     cgroup_mount,
-    target::{Make, is_directory, open_or_make, open_or_make_no_links},
+    target::{Make, is_directory, make_link, open_or_make, open_or_make_last_no_link, open_or_make_no_links},
 };
 use crate::{
     Result,
     error::Doing,
-    plan::{FsOption, InProc, Mount, MountKind, Plan},
+    plan::{FsOption, InProc, Link, Mount, MountKind, Plan},
     procfs::is_procfs,
 };
 
@@ -33,9 +33,11 @@ pub(crate) struct Late(Vec<(OwnedFd, CString)>);
 
 /// A bind mount's source, opened by the parent, which may reach more than init in a user namespace.
 #[derive(Debug)]
-pub(crate) struct Source {
-    tree: OwnedFd,
-    directory: bool,
+pub(crate) enum Source {
+    /// To be attached.
+    Mount { tree: OwnedFd, directory: bool },
+    /// Where the link leads to that is to be made.
+    Link(OsString),
 }
 
 /// What a mount has unless its options say otherwise, and what it's made by.
@@ -72,8 +74,12 @@ pub(crate) fn open_sources(
 /// The path in the container of a bind mount's source that lies in the rootfs, and needs nothing that only the parent
 /// can have.
 fn inside<'a>(plan: &Plan, mount: &'a Mount) -> Option<&'a Path> {
-    let MountKind::Bind { source, .. } = &mount.kind else { return None };
+    let MountKind::Bind { source, link, .. } = &mount.kind else { return None };
     if mount.idmap.is_some() || mount.in_proc == InProc::Itself {
+        return None;
+    }
+    // What a link is, is seen from outside.
+    if *link != Link::Followed {
         return None;
     }
     if plan.rootfs.path == Path::new("/") {
@@ -94,7 +100,7 @@ fn source_inside(root: BorrowedFd<'_>, plan: &Plan, mount: &Mount) -> Result<Opt
     let tree = mount::clone_tree(place.as_fd(), c"", *recursive).doing(doing)?;
     let directory = is_directory(tree.as_fd()).doing(doing)?;
     attributes(tree.as_fd(), mount, Defaults::new(plan))?;
-    Ok(Some(Source { tree, directory }))
+    Ok(Some(Source::Mount { tree, directory }))
 }
 
 fn source(
@@ -102,10 +108,21 @@ fn source(
     default: Defaults,
     userns: &dyn Fn(&Mount) -> Result<OwnedFd>,
 ) -> Result<Option<Source>> {
-    let MountKind::Bind { source, recursive } = &mount.kind else { return Ok(None) };
+    let MountKind::Bind { source, recursive, link } = &mount.kind else { return Ok(None) };
     let doing = || format!("bind mount {} on {}", source.display(), show(&mount.destination));
     let path = CString::new(source.as_os_str().as_bytes()).map_err(io::Error::from).doing(doing)?;
-    let tree = mount::clone_tree_path(&path, *recursive).doing(doing)?;
+    if *link == Link::Copied {
+        match std::fs::read_link(source) {
+            // An ordinary bind mount.
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {}
+            target => return target.map(|to| Some(Source::Link(to.into_os_string()))).doing(doing),
+        }
+    }
+    let tree = match link {
+        Link::Mounted => mount::clone_tree_path_nofollow(&path, *recursive),
+        _ => mount::clone_tree_path(&path, *recursive),
+    };
+    let tree = tree.doing(doing)?;
     let directory = is_directory(tree.as_fd()).doing(doing)?;
     if mount.in_proc == InProc::Itself && !is_procfs(tree.as_fd()).doing(doing)? {
         return Err(io::Error::from_raw_os_error(libc::EPERM))
@@ -118,7 +135,7 @@ fn source(
             .doing(|| format!("id-map {}", show(&mount.destination)))?;
     }
     attributes(tree.as_fd(), mount, default)?;
-    Ok(Some(Source { tree, directory }))
+    Ok(Some(Source::Mount { tree, directory }))
 }
 
 /// Sets attributes and propagation of a bind mount, in as few calls as they allow: one, most often.
@@ -234,9 +251,15 @@ pub(super) fn configure(fs: &Filesystem, options: &[FsOption]) -> io::Result<()>
 }
 
 fn bind(root: BorrowedFd<'_>, mount: &Mount, source: &Source) -> Result<()> {
-    let make = if source.directory { Make::Directory } else { Make::File };
-    let target = place(root, mount, make)?;
-    mount::move_mount(source.tree.as_fd(), target.as_fd())
+    let (tree, directory) = match source {
+        Source::Mount { tree, directory } => (tree, *directory),
+        Source::Link(to) => {
+            return make_link(root, &mount.destination, to)
+                .doing(|| format!("make the link {} to {}", show(&mount.destination), to.display()));
+        }
+    };
+    let target = place(root, mount, if directory { Make::Directory } else { Make::File })?;
+    mount::move_mount(tree.as_fd(), target.as_fd())
         .doing(|| format!("bind mount on {}", show(&mount.destination)))
 }
 
@@ -252,7 +275,8 @@ fn place_strictly(root: BorrowedFd<'_>, mount: &Mount, make: Make, strict: bool)
             )
         })?
     } else {
-        open_or_make(root, destination, make).doing(|| format!("open mount target {}", show(destination)))?
+        let open = if mount.over_link { open_or_make_last_no_link } else { open_or_make };
+        open(root, destination, make).doing(|| format!("open mount target {}", show(destination)))?
     };
     // The plan has refused what says so openly; here is where a link of the image's led to.
     if mount.in_proc == InProc::No

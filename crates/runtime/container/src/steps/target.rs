@@ -22,7 +22,10 @@ use nix::{
     fcntl::{OFlag, openat, readlinkat},
     libc,
     sys::stat::{Mode, SFlag, fstat, mkdirat},
+    unistd::symlinkat,
 };
+
+use crate::procfs::is_procfs;
 
 /// What to make if the target isn't there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +66,40 @@ pub(crate) fn open_or_make_no_links(root: BorrowedFd<'_>, path: &CStr, make: Mak
         }
     }
     Err(io::Error::from_raw_os_error(libc::EAGAIN))
+}
+
+/// [`open_or_make`], but if the last component is a symbolic link it is opened itself.
+pub(crate) fn open_or_make_last_no_link(
+    root: BorrowedFd<'_>,
+    path: &CStr,
+    make: Make,
+) -> io::Result<OwnedFd> {
+    let Some((parent, name)) = split(path) else { return open_or_make(root, path, make) };
+    let parent = open_or_make(root, &parent, Make::Directory)?;
+    let open = || {
+        openat(&parent, name.as_c_str(), OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
+    };
+    match open() {
+        Err(Errno::ENOENT) => match make_last(parent.as_fd(), &name, make)? {
+            Some(made) => Ok(made),
+            None => Ok(open()?),
+        },
+        other => Ok(other?),
+    }
+}
+
+/// Makes a symbolic link, with all directories above. That it's there already is fine.
+pub(crate) fn make_link(root: BorrowedFd<'_>, path: &CStr, to: &OsStr) -> io::Result<()> {
+    let (parent, name) = split(path).ok_or(io::ErrorKind::InvalidInput)?;
+    let parent = open_or_make(root, &parent, Make::Directory)?;
+    if is_procfs(parent.as_fd())? {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it leads into /proc"));
+    }
+    match symlinkat(to, &parent, name.as_c_str()) {
+        Err(Errno::EEXIST) if readlinkat(&parent, name.as_c_str()).is_ok_and(|there| there == to) => Ok(()),
+        Err(Errno::EEXIST) => Err(io::Error::new(io::ErrorKind::AlreadyExists, "something else is there")),
+        other => Ok(other?),
+    }
 }
 
 fn split(path: &CStr) -> Option<(CString, CString)> {
