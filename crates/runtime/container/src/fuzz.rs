@@ -23,7 +23,7 @@ pub fn config(bytes: &[u8]) {
         let circumstances = Circumstances {
             unprivileged,
             in_user_namespace: unprivileged,
-            trust_annotations: true,
+            like_crun: true,
             ..Circumstances::default()
         };
         if let Ok(plan) = Plan::new(Path::new("/bundle"), &spec, circumstances)

@@ -22,7 +22,7 @@ pub(crate) fn load(options: &CreateOptions) -> Result<(Bundle, Plan)> {
         listen_fds: listen_fds(),
         unprivileged: is_unprivileged(),
         in_user_namespace: in_user_namespace(),
-        trust_annotations: options.trust_annotations,
+        like_crun: options.like_crun,
     };
     let mut problems: Vec<String> = bundle.problems().iter().map(ToString::to_string).collect();
     match Plan::new(&bundle.path, &bundle.spec, circumstances) {

@@ -24,9 +24,10 @@ pub struct CreateOptions {
     pub no_new_keyring: bool,
     /// The file that takes config.json's place; relative to the bundle.
     pub config: Option<PathBuf>,
-    /// Heed the annotations that name files and sockets of the host (`run.oci.hooks.stdout`, `run.oci.hooks.stderr`,
-    /// `run.oci.pidfd_receiver`). Only where whoever may write annotations may do that, too.
-    pub trust_annotations: bool,
+    /// Do as crun does in what configs for it count on: annotations may name files and sockets of the host
+    /// (`run.oci.hooks.stdout`, `run.oci.hooks.stderr`, `run.oci.pidfd_receiver`), and createContainer hooks start in the
+    /// bundle. Only where whoever may write annotations has business with the host's files.
+    pub like_crun: bool,
 }
 
 /// What `run` adds to [`CreateOptions`].

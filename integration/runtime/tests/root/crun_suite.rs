@@ -24,7 +24,7 @@ crate::each_runtime!(
     destinations_may_be_the_hosts,
 );
 crate::each_runtime!(@one corten_alone Corten
-    the_log_can_be_named_as_for_crun hooks_write_where_crun_lets_them
+    the_log_can_be_named_as_for_crun hooks_are_as_crun_has_them
     a_pidfd_goes_where_an_annotation_says access_that_nobody_knows_is_looked_over
 );
 
@@ -312,7 +312,7 @@ fn called_crun(t: &T<'_>) -> Result<Command> {
 }
 
 /// Under its own name nothing is heeded that names a file of the host: whoever may annotate a pod has no business there.
-fn hooks_write_where_crun_lets_them(t: &T<'_>) -> Result<()> {
+fn hooks_are_as_crun_has_them(t: &T<'_>) -> Result<()> {
     const KINDS: [&str; 6] =
         ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
     let (out, err) = (t.scope.path("out"), t.scope.path("err"));
@@ -355,6 +355,14 @@ fn hooks_write_where_crun_lets_them(t: &T<'_>) -> Result<()> {
     let mut kinds = KINDS;
     kinds.sort_unstable();
     ensure!(lines == kinds, "{text}");
+    // And start where crun starts them.
+    let hook = json!([{"path": "/bin/busybox", "args": ["busybox", "pwd"]}]);
+    let bundle = Bundle::sh(t.scope, "where", "true").set("/hooks/createContainer", hook);
+    let bundle = bundle.set("/annotations", json!({"run.oci.hooks.stdout": err})).write()?;
+    fs::remove_file(&err)?;
+    run(called_crun(t)?.arg("run").arg("--bundle").arg(bundle.dir()).arg(bundle.id()))?.ok()?;
+    let text = fs::read_to_string(&err)?;
+    ensure!(text.trim_end() == bundle.dir().to_string_lossy(), "{text}");
     let relative = Bundle::sh(t.scope, "relative", "true")
         .set("/annotations", json!({"run.oci.hooks.stdout": "out"}))
         .write()?;

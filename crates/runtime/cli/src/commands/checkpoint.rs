@@ -44,7 +44,7 @@ pub(crate) fn restore(runtime: &Runtime, args: Restore) -> Result<u8> {
         console_socket: args.console_socket,
         pid_file: args.pid_file,
         no_pivot: args.no_pivot,
-        trust_annotations: super::is_called("crun"),
+        like_crun: super::is_called("crun"),
         ..CreateOptions::default()
     };
     let run = RunOptions { detach: args.detach, keep: false, no_subreaper: args.no_subreaper };

@@ -93,11 +93,11 @@ fn create_options(args: &args::Create) -> Result<CreateOptions> {
             .map(std::path::absolute)
             .transpose()
             .context("cannot resolve --config")?,
-        trust_annotations: is_called("crun"),
+        like_crun: is_called("crun"),
     })
 }
 
-/// Whether we are executed by this name, as by a link: whoever has one called crun trusts the annotations that crun heeds.
+/// Whether we are executed by this name, as by a link: whoever has one called crun counts on crun.
 fn is_called(name: &str) -> bool {
     env::args_os().next().is_some_and(|program| Path::new(&program).file_name() == Some(name.as_ref()))
 }

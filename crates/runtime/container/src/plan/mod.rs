@@ -80,6 +80,8 @@ pub(crate) struct Plan {
     pub(crate) strict_seccomp: bool,
     pub(crate) hooks: Hooks,
     pub(crate) trusted: Trusted,
+    /// createContainer hooks start in the bundle, not in the root file system.
+    pub(crate) hooks_start_in_bundle: bool,
 }
 
 /// The root filesystem.
@@ -100,8 +102,8 @@ pub(crate) struct Circumstances {
     pub(crate) unprivileged: bool,
     /// Device nodes can't be made, not even by root.
     pub(crate) in_user_namespace: bool,
-    /// Annotations may name files and sockets of the host.
-    pub(crate) trust_annotations: bool,
+    /// See [`crate::CreateOptions::like_crun`].
+    pub(crate) like_crun: bool,
 }
 
 impl Plan {
@@ -146,8 +148,9 @@ impl Plan {
             },
             strict_seccomp: annotated(annotations::STRICT_SECCOMP),
             hooks: spec.hooks().clone().unwrap_or_default(),
+            hooks_start_in_bundle: circumstances.like_crun,
             trusted: match spec.annotations() {
-                Some(all) if circumstances.trust_annotations => annotations::trusted(all, &mut problems),
+                Some(all) if circumstances.like_crun => annotations::trusted(all, &mut problems),
                 _ => Trusted::default(),
             },
             mounts,

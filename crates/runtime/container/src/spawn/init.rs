@@ -257,7 +257,7 @@ fn hooks_before_pivot(wires: &Wires, creation: &Creation<'_>) -> Result<()> {
         hooks.create_container().as_ref(),
         &state,
         // As runc does it, and hooks count on: they see to the root file system that is about to become the root.
-        &creation.plan.rootfs.path,
+        if creation.plan.hooks_start_in_bundle { &state.bundle } else { &creation.plan.rootfs.path },
         &Surroundings::Ours,
         &creation.output,
     )
