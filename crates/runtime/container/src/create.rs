@@ -145,16 +145,7 @@ impl Runtime {
 
         let fifo = (mode == Mode::Create).then(|| make_fifo(&home)).transpose()?;
         Failpoint::CreateFifo.pass()?;
-        let output = Output::open(&plan.trusted)?;
-        let creation = Creation {
-            // Without privileges nothing can be mounted before there is a user namespace: then init does it.
-            sources: (!is_unprivileged()).then(|| Sources::open(&plan)).transpose()?,
-            keyring: (!options.no_new_keyring).then(|| keyring(id)).flatten(),
-            no_pivot: options.no_pivot,
-            state: initial_state(id, &bundle, &plan),
-            output,
-            plan: &plan,
-        };
+        let creation = creation(id, options, &bundle, &plan)?;
         Failpoint::CreateSources.pass()?;
         let (ours, theirs) = sync::pair()?;
         let wires = Wires {
@@ -186,9 +177,8 @@ impl Runtime {
         record.config.clone_from(&options.config);
         home.save(&record, &filter::to_bytes(filter.as_ref()))?;
         Failpoint::CreateSaved.pass()?;
-        let output = creation.output;
         let mut made = Made { home, record, child, terminal: None, hooked: false };
-        match made.attend(&plan, &output, options, mode, undo) {
+        match made.attend(&plan, &creation.output, options, mode, undo) {
             Ok(()) => Ok(made),
             Err(error) => {
                 if made.hooked || matches!(error, Error::Hook { .. }) {
@@ -293,6 +283,19 @@ fn provide(
     groups.map_or(Ok(()), |groups| groups.enter(child.pid))?;
     net_devices::give(&plan.net_devices, joined_net, child.pid, undo)?;
     Ok(mounts)
+}
+
+/// What init is told, with everything open that it needs of the host.
+fn creation<'a>(id: &str, options: &CreateOptions, bundle: &Bundle, plan: &'a Plan) -> Result<Creation<'a>> {
+    Ok(Creation {
+        // Without privileges nothing can be mounted before there is a user namespace: then init does it.
+        sources: (!is_unprivileged()).then(|| Sources::open(plan)).transpose()?,
+        keyring: (!options.no_new_keyring).then(|| keyring(id)).flatten(),
+        no_pivot: options.no_pivot,
+        state: initial_state(id, bundle, plan),
+        output: Output::open(&plan.trusted)?,
+        plan,
+    })
 }
 
 pub(crate) fn initial_state(id: &str, bundle: &Bundle, plan: &Plan) -> State {
