@@ -108,8 +108,10 @@ impl Lab<'_> {
             self.ok(Verb::Start)?;
         }
         let finished = self.call(verb, Some((point, action)).filter(|_| !with_create))?;
-        let trace = fs::read_to_string(&self.trace)?;
-        ensure!(trace.lines().any(|name| name == point.name()), "it is never reached; passed:\n{trace}");
+        // The command may have ended while init is still on its way there.
+        let passed = || fs::read_to_string(&self.trace).unwrap_or_default();
+        wait_for("it to be reached", || passed().lines().any(|name| name == point.name()))
+            .with_context(|| format!("passed:\n{}", passed()))?;
         match action {
             // An init that is killed when nothing but execve is left is a container that has ended at once.
             Action::Kill if with_create => {
