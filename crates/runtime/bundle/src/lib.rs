@@ -89,22 +89,32 @@ impl Bundle {
 /// # Errors
 /// [`Error::Json`].
 pub fn parse<T: serde::de::DeserializeOwned>(json: &[u8], path: &Path) -> Result<T> {
-    serde_json::from_slice(json).or_else(|source| {
-        if let Some((document, unknown)) = mend::mended(json)
-            && let Ok(parsed) = serde_json::from_value(document)
-        {
-            if !unknown.is_empty() {
-                tracing::warn!(
-                    "{}: unknown capabilities are left out: {}",
-                    path.display(),
-                    unknown.join(", ")
-                );
-            }
-            return Ok(parsed);
+    // As text, all of it at once: serde_json would look at each string.
+    let text = std::str::from_utf8(json).map_err(|_| not_text(json));
+    text.and_then(serde_json::from_str).or_else(|source| mended(json, path, source))
+}
+
+/// JSON that isn't UTF-8 is wrong where serde_json says it is.
+#[cold]
+fn not_text(json: &[u8]) -> serde_json::Error {
+    let ignored = serde_json::from_slice::<serde_json::Value>(json);
+    ignored.err().unwrap_or_else(|| serde::de::Error::custom("it isn't UTF-8"))
+}
+
+/// The document without what is only new, or why it can't be.
+#[cold]
+#[inline(never)]
+fn mended<T: serde::de::DeserializeOwned>(json: &[u8], path: &Path, source: serde_json::Error) -> Result<T> {
+    if let Some((document, unknown)) = mend::mended(json)
+        && let Ok(parsed) = serde_json::from_value(document)
+    {
+        if !unknown.is_empty() {
+            tracing::warn!("{}: unknown capabilities are left out: {}", path.display(), unknown.join(", "));
         }
-        let field = place::field_at(json, source.line(), source.column());
-        Err(Error::Json { path: path.to_owned(), field, source })
-    })
+        return Ok(parsed);
+    }
+    let field = place::field_at(json, source.line(), source.column());
+    Err(Error::Json { path: path.to_owned(), field, source })
 }
 
 #[cfg(test)]
@@ -145,6 +155,14 @@ mod tests {
             let source = std::error::Error::source(&error).expect("a source").to_string();
             assert!(source.contains("line"), "{source}");
         }
+    }
+
+    #[test]
+    fn what_is_not_text_is_refused_where_it_is_not() {
+        let error =
+            parse::<Spec>(b"{\n\"hostname\": \"\xff\"}", Path::new("config.json")).expect_err("no text");
+        let source = std::error::Error::source(&error).expect("a source").to_string();
+        assert!(error.to_string().contains("config.json") && source.contains("line 2"), "{error}: {source}");
     }
 
     #[test]

@@ -7,7 +7,8 @@ use serde_json::Value;
 /// Empty if it can't be parsed.
 #[must_use]
 pub fn unknown_fields(json: &[u8]) -> Vec<String> {
-    let (Ok(given), Ok(spec)) = (serde_json::from_slice::<Value>(json), serde_json::from_slice::<Spec>(json))
+    let Ok(text) = std::str::from_utf8(json) else { return Vec::new() };
+    let (Ok(given), Ok(spec)) = (serde_json::from_str::<Value>(text), serde_json::from_str::<Spec>(text))
     else {
         return Vec::new();
     };

@@ -15,26 +15,33 @@ use crate::args::{Cli, Command, Global};
 /// # Errors
 /// clap's; also for help.
 pub(crate) fn parse(words: &[OsString]) -> Result<Cli, clap::Error> {
-    let Some(name) = command_name(words) else { return Cli::try_parse_from(words) };
-    match name {
-        "create" => only("create", words, Command::Create),
-        "start" => only("start", words, Command::Start),
-        "run" => only("run", words, Command::Run),
-        "state" => only("state", words, Command::State),
-        "kill" => only("kill", words, Command::Kill),
-        "delete" => only("delete", words, Command::Delete),
-        "exec" => only("exec", words, |args| Command::Exec(Box::new(args))),
-        "list" => only("list", words, Command::List),
-        "pause" => only("pause", words, Command::Pause),
-        "resume" => only("resume", words, Command::Resume),
-        _ => Cli::try_parse_from(words),
-    }
+    let lean = command_name(words).and_then(|(at, name)| match name {
+        "create" => only(at, words, Command::Create),
+        "start" => only(at, words, Command::Start),
+        "run" => only(at, words, Command::Run),
+        "state" => only(at, words, Command::State),
+        "kill" => only(at, words, Command::Kill),
+        "delete" => only(at, words, Command::Delete),
+        "exec" => only(at, words, |args| Command::Exec(Box::new(args))),
+        "list" => only(at, words, Command::List),
+        "pause" => only(at, words, Command::Pause),
+        "resume" => only(at, words, Command::Resume),
+        _ => None,
+    });
+    lean.map_or_else(|| full(words), Ok)
 }
 
-/// The first word that is neither a global flag nor the value of one; None if there are words we don't expect.
-fn command_name(words: &[OsString]) -> Option<&str> {
-    let mut words = words.iter().skip(1);
-    while let Some(word) = words.next() {
+/// With everything described.
+#[cold]
+#[inline(never)]
+fn full(words: &[OsString]) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(words)
+}
+
+/// The first word that is neither a global flag nor the value of one, and where it is; None if there are words we don't expect.
+fn command_name(words: &[OsString]) -> Option<(usize, &str)> {
+    let mut words = words.iter().enumerate().skip(1);
+    while let Some((at, word)) = words.next() {
         let word = word.to_str()?;
         let (flag, value) = word.split_once('=').map_or((word, None), |(flag, value)| (flag, Some(value)));
         match flag {
@@ -45,23 +52,22 @@ fn command_name(words: &[OsString]) -> Option<&str> {
                 }
             }
             _ if word.starts_with('-') => return None,
-            _ => return Some(word),
+            _ => return Some((at, word)),
         }
     }
     None
 }
 
-fn only<A: Args>(
-    name: &'static str,
-    words: &[OsString],
-    command: fn(A) -> Command,
-) -> Result<Cli, clap::Error> {
-    let described = clap::Command::new("corten").disable_help_subcommand(true).subcommand_required(true);
-    let described = Global::augment_args(described).subcommand(A::augment_args(clap::Command::new(name)));
-    let matches = described.try_get_matches_from(words)?;
-    let global = Global::from_arg_matches(&matches)?;
-    let (_, matches) = matches.subcommand().expect("a subcommand is required");
-    Ok(Cli { global, command: Some(command(A::from_arg_matches(matches)?)), version: false })
+/// The command whose name is `at` that place, as if the program were nothing else: its flags and the global ones are one
+/// set anyway, which may be given before and after the name. None if that isn't possible, whatever the reason.
+#[inline(never)]
+fn only<A: Args>(at: usize, words: &[OsString], command: fn(A) -> Command) -> Option<Cli> {
+    let described = A::augment_args(Global::augment_args(clap::Command::new("corten")));
+    let others = words.iter().enumerate().filter(|(index, _)| *index != at).map(|(_, word)| word);
+    let mut matches = described.try_get_matches_from(others).ok()?;
+    let global = Global::from_arg_matches_mut(&mut matches).ok()?;
+    let command = command(A::from_arg_matches_mut(&mut matches).ok()?);
+    Some(Cli { global, command: Some(command), version: false })
 }
 
 #[cfg(test)]
@@ -90,6 +96,11 @@ mod tests {
             "delete x -f",
             "list -q -f json",
             "--rootless auto pause x",
+            "--root run run x",
+            "--root /r state --root /s x",
+            "--debug start x",
+            "resume -- x",
+            "exec x exec exec",
         ] {
             let (lean, full) =
                 (parse(&words(line)).expect(line), Cli::try_parse_from(words(line)).expect(line));

@@ -392,7 +392,10 @@ fn validate_id(id: &str) -> Result<()> {
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<(T, usize)> {
     // JSON has no newline inside of strings, and we write none elsewhere.
     let end = bytes.iter().position(|&b| b == b'\n').unwrap_or(bytes.len());
-    Ok((serde_json::from_slice(bytes.get(..end).unwrap_or_default())?, end))
+    let json = bytes.get(..end).unwrap_or_default();
+    // As text, like config.json: then there's one parser in the program.
+    let text = std::str::from_utf8(json).map_err(serde::de::Error::custom)?;
+    Ok((serde_json::from_str(text)?, end))
 }
 
 #[cfg(test)]

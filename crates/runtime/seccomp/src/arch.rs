@@ -102,9 +102,9 @@ fn block(targets: &[Target], audit: u32, rules: &Rules) -> Vec<Instruction> {
         let killed = || vec![op(RETURN, 0, 0, KILL_THREAD)];
         // -1 is no x32 number but what a tracer (proot, gVisor) makes of a call that is not to be done, and what a program
         // calls of which it doesn't know the number. It's answered as any number that doesn't exist.
-        let newest = rules.newest(X86_64).filter(|_| rules.enosys);
-        let no_call = newest.map_or(rules.default, |_| NO_SUCH_CALL);
         let only_none = || {
+            let newest = rules.newest(X86_64).filter(|_| rules.enosys);
+            let no_call = newest.map_or(rules.default, |_| NO_SUCH_CALL);
             let none = [op(JUMP_EQUAL, 0, 1, u32::MAX), op(RETURN, 0, 0, no_call)];
             [&none[..], &killed()].concat()
         };
