@@ -1,7 +1,7 @@
 //! Creating, waiting for and signalling processes without pid races.
 
 use std::{
-    io,
+    fmt, io,
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
 };
 
@@ -29,6 +29,25 @@ bitflags! {
         const CGROUP = libc::CLONE_NEWCGROUP as u64;
         /// Boot and monotonic clock. Not for [`clone`]: the kernel wants unshare for it.
         const TIME = 0x80;
+    }
+}
+
+/// The names that runtime-spec has for them, with commas between.
+impl fmt::Display for Namespaces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = [
+            (Self::MOUNT, "mount"),
+            (Self::UTS, "uts"),
+            (Self::IPC, "ipc"),
+            (Self::USER, "user"),
+            (Self::PID, "pid"),
+            (Self::NET, "network"),
+            (Self::CGROUP, "cgroup"),
+            (Self::TIME, "time"),
+        ];
+        let mut names = names.iter().filter(|(kind, _)| self.contains(*kind)).map(|(_, name)| *name);
+        f.write_str(names.next().unwrap_or("none"))?;
+        names.try_for_each(|name| write!(f, ", {name}"))
     }
 }
 

@@ -47,6 +47,16 @@ pub fn exit_on(signal: i32) -> io::Result<()> {
     if ret == libc::SIG_ERR { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// A signal to its default disposition. Who has inherited SIGCHLD ignored can't learn how its children end.
+///
+/// # Errors
+/// EINVAL for no such signal.
+pub fn default(signal: i32) -> io::Result<()> {
+    // SAFETY: SIG_DFL is a valid disposition and runs no code of ours.
+    let ret = unsafe { libc::signal(signal, libc::SIG_DFL) };
+    if ret == libc::SIG_ERR { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Ignores a signal; for SIGTTOU and the like, around a call.
 ///
 /// # Errors

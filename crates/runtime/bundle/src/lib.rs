@@ -34,6 +34,8 @@ pub use error::{Error, Problem, Result};
 use oci_spec::runtime::Spec;
 use std::{
     fs,
+    io::{self, Read as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 pub use unknown::unknown_fields;
@@ -65,7 +67,7 @@ impl Bundle {
         let dir = dir.as_ref();
         let path = std::path::absolute(dir).map_err(|source| Error::Read { path: dir.to_owned(), source })?;
         let config = path.join(config);
-        let json = fs::read(&config).map_err(|source| Error::Read { path: config.clone(), source })?;
+        let json = read(&config).map_err(|source| Error::Read { path: config.clone(), source })?;
         let spec = parse(&json, &config)?;
         Ok(Self { path, spec })
     }
@@ -81,6 +83,18 @@ impl Bundle {
     pub fn rootfs(&self) -> PathBuf {
         self.spec.root().as_ref().map_or_else(|| self.path.clone(), |root| self.path.join(root.path()))
     }
+}
+
+/// Reads a file, and nothing else: a fifo could be waited at for ever, and /dev/zero has no end.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut file = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it isn't a regular file"));
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(meta.len()).unwrap_or_default().saturating_add(1));
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Parses any JSON document of the runtime-spec (config.json, process.json, resources), naming line, column and
@@ -200,6 +214,15 @@ mod tests {
     fn a_process_without_a_user_is_roots() {
         let bundle = load(r#"{"process":{"cwd":"/","args":["x"]}}"#).expect("loads");
         assert_eq!(bundle.spec.process().as_ref().expect("a process").user().uid(), 0);
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_waited_for() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        std::os::unix::fs::symlink("/dev/zero", dir.path().join("config.json")).expect("symlink");
+        let error = Bundle::load(dir.path()).expect_err("a device");
+        let Error::Read { source, .. } = error else { panic!("{error:?}") };
+        assert_eq!(source.to_string(), "it isn't a regular file");
     }
 
     #[test]

@@ -33,6 +33,8 @@ fn begin() -> u8 {
         output::complain(&format!("{error:#}\n"));
         return FAILURE;
     }
+    // Whoever started us may ignore it; hooks and init are to be waited for.
+    corten_sys::signal::default(nix::libc::SIGCHLD).ok(); // because there is such a signal
     let words: Vec<_> = std::env::args_os().collect();
     let cli = match lean::parse(&words) {
         Ok(cli) => cli,

@@ -52,7 +52,11 @@ fn of_container(name: Name, error: &Error) -> String {
         Error::Finished { .. } => "os: process already finished".to_owned(),
         Error::Status { id, status, operation } => of_status(id, *status, operation),
         Error::CgroupBusy { path, why } => format!("container's cgroup {why}: {}", path.display()),
-        Error::Program { .. } | Error::Execve { .. } | Error::Init { .. } | Error::InitDied { .. }
+        Error::Program { .. }
+        | Error::Execve { .. }
+        | Error::Init { .. }
+        | Error::InitDied { .. }
+        | Error::InitOom
             if name != Name::Other =>
         {
             format!("unable to start container process: {}", chain(error))

@@ -76,7 +76,8 @@ impl Runtime {
     /// - of the call: [`Error::InvalidId`], [`Error::AlreadyExists`], [`Error::Threads`];
     /// - of the bundle: [`Error::Bundle`], [`Error::Config`], [`Error::Seccomp`], [`Error::Unsupported`];
     /// - of the machine: [`Error::Cgroup`], [`Error::CgroupBusy`], [`Error::Record`], [`Error::Os`];
-    /// - of the container: [`Error::Hook`], [`Error::Program`], [`Error::Init`], [`Error::InitDied`].
+    /// - of the container: [`Error::Hook`], [`Error::Program`], [`Error::Init`], [`Error::InitDied`],
+    ///   [`Error::InitOom`].
     #[inline(never)]
     pub fn create(&self, id: &str, options: &CreateOptions) -> Result<i32> {
         let made = self.make(id, options, Mode::Create)?;
@@ -181,6 +182,7 @@ impl Runtime {
         match made.attend(&plan, &creation.output, options, mode, undo) {
             Ok(()) => Ok(made),
             Err(error) => {
+                let error = made.why_it_died(error);
                 if made.hooked || matches!(error, Error::Hook { .. }) {
                     *hooked = Some(made.record);
                 }
@@ -258,6 +260,12 @@ impl Made {
                 _ => {}
             }
         }
+    }
+
+    /// An init that was killed while its cgroup had no memory left, was killed for that.
+    fn why_it_died(&self, error: Error) -> Error {
+        let starved = || self.record.cgroup.oom_kills().is_ok_and(|kills| kills > 0);
+        if matches!(error, Error::InitDied { .. }) && starved() { Error::InitOom } else { error }
     }
 
     fn run_hooks(&self, plan: &Plan, output: &Output) -> Result<()> {

@@ -76,6 +76,12 @@ pub enum Error {
         /// JSON path and problem.
         problems: Vec<String>,
     },
+    /// The process that `exec` is asked for can't be, or isn't supported; all that is wrong is listed.
+    #[error("{}", problems.join("; "))]
+    Process {
+        /// JSON path and problem.
+        problems: Vec<String>,
+    },
     /// config.json asks for what this kernel or machine doesn't have.
     #[error("{field}: {why}")]
     Unsupported {
@@ -128,7 +134,7 @@ pub enum Error {
     /// runc has them.
     #[error("exec {program}: {reason}")]
     Execve {
-        /// `process.args[0]`.
+        /// The file that was found.
         program: String,
         /// Why.
         reason: String,
@@ -149,6 +155,9 @@ pub enum Error {
         /// How it ended.
         status: String,
     },
+    /// Init was killed before it was done, for want of memory. Words as runc has them.
+    #[error("container init was OOM-killed (memory limit too low?)")]
+    InitOom,
     /// A hook failed.
     #[error("error running {kind} hook #{index}: {path} {reason}")]
     Hook {

@@ -43,7 +43,7 @@ impl Runtime {
     /// # Errors
     /// The process is then gone; the container isn't touched.
     ///
-    /// - of the call: [`Error::Threads`]; [`Error::Config`] if `options.process` asks for what can't be;
+    /// - of the call: [`Error::Threads`]; [`Error::Process`] if `options.process` asks for what can't be;
     ///   [`Error::Unsupported`];
     /// - of the container: [`Error::NotFound`]; [`Error::Status`] if it is stopped or paused; [`Error::Record`];
     ///   [`Error::Cgroup`], [`Error::CgroupBusy`];
@@ -63,10 +63,9 @@ impl Runtime {
         }
         let Some(target) = &now.init else { return Err(wrong()) };
         Failpoint::ExecLoaded.pass()?;
-        let problems = |problems| Error::Config { bundle: now.record.bundle.clone(), problems };
         let circumstances = Circumstances { listen_fds: listen_fds(), ..Circumstances::default() };
         let mut plan = plan::exec(&with_affinity(&options.process, &now.record.process), circumstances)
-            .map_err(problems)?;
+            .map_err(|problems| Error::Process { problems })?;
         plan.keep_groups = keeps_groups(now.record.annotations.get(KEEP_GROUPS));
         support::process(&plan)?;
         let result = spawn(&now, target, &plan, options, keep).and_then(|(child, ours)| {

@@ -31,11 +31,16 @@ pub(crate) fn load(options: &CreateOptions) -> Result<(Bundle, Plan)> {
             Ok((bundle, plan))
         }
         planned => {
-            // Both look at some of the same things.
+            // Both look at some of the same things, one of them more closely.
             let more = planned.err().unwrap_or_default();
             let field = |problem: &str| problem.split(':').next().unwrap_or_default().to_owned();
             let seen: Vec<String> = problems.iter().map(|problem| field(problem)).collect();
-            problems.extend(more.into_iter().filter(|problem| !seen.contains(&field(problem))));
+            let told = |problem: &String| {
+                let field = field(problem);
+                let inside = |rest: &str| rest.is_empty() || rest.starts_with(['.', '[']);
+                seen.iter().any(|seen| seen.strip_prefix(&field).is_some_and(inside))
+            };
+            problems.extend(more.into_iter().filter(|problem| !told(problem)));
             Err(Error::Config { bundle: bundle.path, problems })
         }
     }

@@ -20,8 +20,13 @@ crate::each_runtime!(
     unknown_seccomp_action,
     no_oci_version,
     a_rootfs_that_is_a_file,
+    a_directory_on_a_file_and_the_other_way_round,
     a_retry_works,
     ours_names_every_problem_at_once,
+);
+crate::each_runtime!(@one corten_alone Corten
+    a_config_that_is_a_fifo too_little_memory_to_begin_with exec_names_what_it_was_asked_for
+    a_namespace_of_another_type_is_named a_caller_that_ignores_its_children
 );
 
 fn no_config(t: &T<'_>) -> Result<()> {
@@ -143,5 +148,69 @@ fn ours_names_every_problem_at_once(t: &T<'_>) -> Result<()> {
     for problem in ["cwd", "args", "namespaces"] {
         has(&said, problem)?;
     }
+    Ok(())
+}
+
+/// Docker's users make this mistake, and Docker looks for ENOTDIR's words to explain it.
+fn a_directory_on_a_file_and_the_other_way_round(t: &T<'_>) -> Result<()> {
+    let dir = t.scope.make_dir("source")?;
+    let file = dir.join("file");
+    std::fs::write(&file, "")?;
+    let (dir, file) = (dir.to_string_lossy().into_owned(), file.to_string_lossy().into_owned());
+    for (name, source, other) in [("a", &dir, &file), ("b", &file, &dir)] {
+        let bundle =
+            Bundle::workload(t.scope, name, &["exit", "0"]).mount("bind", other, "/there", &["bind"]);
+        let said = t.refused(bundle.mount("bind", source, "/there", &["bind"]))?.to_lowercase();
+        has(&said, "not a directory")?;
+        has(&said, &source.to_lowercase())?;
+        has(&said, "there")?;
+    }
+    Ok(())
+}
+
+fn a_config_that_is_a_fifo(t: &T<'_>) -> Result<()> {
+    let bundle = t.workload(&["exit", "0"]).write()?;
+    let config = bundle.dir().join("config.json");
+    std::fs::remove_file(&config)?;
+    nix::unistd::mkfifo(&config, nix::sys::stat::Mode::S_IRWXU)?;
+    has(&t.rt.run(&bundle)?.err()?.stderr, "it isn't a regular file")
+}
+
+/// runc refuses such a limit.
+fn too_little_memory_to_begin_with(t: &T<'_>) -> Result<()> {
+    let bundle = t.workload(&["exit", "0"]).set("/linux/resources/memory", json!({"limit": 4096})).write()?;
+    let dir = bundle.dir().to_string_lossy().into_owned();
+    let finished = t.rt.call(&["create", "--bundle", &dir, bundle.id()])?.err()?;
+    // Where init is born in its cgroup it may not even be born.
+    has_one(
+        &finished.stderr,
+        &["container init was OOM-killed (memory limit too low?)", "annot allocate memory"],
+    )
+}
+
+/// Not config.json, which says something else.
+fn exec_names_what_it_was_asked_for(t: &T<'_>) -> Result<()> {
+    let container = t.start(t.workload(&["sleep"]))?;
+    let said = container.exec(&["--cwd", "relative"], &["/bin/workload", "exit", "0"])?.err()?.stderr;
+    has(&said, "process.cwd: relative is not absolute")?;
+    ensure!(!said.contains("config.json"), "{said}");
+    container.delete(&["--force"])
+}
+
+fn a_namespace_of_another_type_is_named(t: &T<'_>) -> Result<()> {
+    let other = std::path::Path::new("/proc/self/ns/uts");
+    let said = t.refused(t.workload(&["exit", "0"]).namespace("network", Some(other)))?;
+    has(&said, "of type uts, not network")
+}
+
+/// With SIGCHLD ignored, as daemons may leave it to us, the kernel doesn't keep how children end.
+fn a_caller_that_ignores_its_children(t: &T<'_>) -> Result<()> {
+    let hook = json!([{"path": "/bin/true"}]);
+    let bundle = t.workload(&["exit", "17"]).set("/hooks", json!({"createRuntime": hook})).write()?;
+    let ours = t.rt.command();
+    let mut command = std::process::Command::new("env");
+    command.arg("--ignore-signal=CHLD").arg(ours.get_program()).args(ours.get_args());
+    let finished = run(command.arg("run").arg("--bundle").arg(bundle.dir()).arg(bundle.id()))?;
+    ensure!(finished.code() == 17, "{finished:?}");
     Ok(())
 }

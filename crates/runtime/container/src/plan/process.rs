@@ -1,6 +1,6 @@
 //! `process`: what the container's program gets and is (runtime-spec, config "Process"). Also for exec.
 
-use std::{ffi::CString, fmt::Write as _, path::PathBuf};
+use std::{collections::BTreeMap, ffi::CString, fmt::Write as _, path::PathBuf};
 
 use corten_sys::{capability::Set, sched::Scheduling};
 use oci_spec::runtime::{
@@ -117,7 +117,13 @@ impl ProcessPlan {
 
     /// The environment: of a name given twice the last value counts, as in runc.
     fn environment(&mut self, env: &[String], listen_fds: u32, problems: &mut Problems) {
-        let name = |entry: &str| entry.split_once('=').map(|(name, _)| name.to_owned());
+        // Where each name is given last; there may be tens of thousands.
+        let mut last = BTreeMap::new();
+        for (i, entry) in env.iter().enumerate() {
+            if let Some((key, _)) = entry.split_once('=') {
+                last.insert(key, i);
+            }
+        }
         let mut has_home = false;
         for (i, entry) in env.iter().enumerate() {
             let at = format!("process.env[{i}]");
@@ -125,7 +131,7 @@ impl ProcessPlan {
                 problems.add(&at, format_args!("{entry:?} is not of the form NAME=value"));
                 continue;
             };
-            if env.iter().skip(i + 1).any(|later| name(later).as_deref() == Some(key)) {
+            if last.get(key) != Some(&i) {
                 continue;
             }
             match key {

@@ -246,6 +246,14 @@ fn schemata_are_written_in_the_specified_order() {
     assert_eq!(rdt(json!({"closID": "gold", "enableMonitoring": true})).schemata, [""; 0]);
 }
 
+/// With a look at all others for each this took hours; Kubernetes gives a pod of a namespace with many services thousands.
+#[test]
+fn a_hundred_thousand_variables_are_no_trouble() {
+    let env: Vec<String> = (0..100_000).map(|i| format!("V{i}={i}")).collect();
+    let plan = plan_of(&with("/process/env", json!(env))).expect("a plan");
+    assert_eq!(plan.process.env.len(), env.len());
+}
+
 #[test]
 fn of_a_name_given_twice_the_last_value_counts() {
     let env = json!(["A=1", "HOME=", "A=2", "B=x=y"]);

@@ -67,7 +67,7 @@ pub(crate) fn exec(
     }
     // The PID namespace is the parent's affair: it is entered by being born in it.
     let kinds = join.difference(Namespaces::PID);
-    process::setns(target.as_fd(), kinds).doing(|| format!("join the container's namespaces {kinds:?}"))?;
+    process::setns(target.as_fd(), kinds).doing(|| format!("join the container's namespaces ({kinds})"))?;
     if let Some(root) = root {
         rootfs::enter_shared(root.as_fd())?;
     }
@@ -108,11 +108,11 @@ pub(crate) fn join_namespaces(wires: &Wires) -> Result<()> {
             Err(e) if user && *kind != Namespaces::USER && e.raw_os_error() == Some(libc::EPERM) => {
                 later.push((kind, file));
             }
-            other => other.doing(|| format!("join the namespace {kind:?}"))?,
+            other => other.doing(|| format!("join the {kind} namespace"))?,
         }
     }
     for (kind, file) in later {
-        process::setns(file.as_fd(), *kind).doing(|| format!("join the namespace {kind:?}"))?;
+        process::setns(file.as_fd(), *kind).doing(|| format!("join the {kind} namespace"))?;
     }
     Ok(())
 }
@@ -167,6 +167,6 @@ pub(crate) fn enter_first(
 ) -> Result<()> {
     hide(wires, plan)?;
     join_cgroups(wires)?;
-    process::setns(target.as_fd(), kinds).doing(|| format!("join the container's namespaces {kinds:?}"))?;
+    process::setns(target.as_fd(), kinds).doing(|| format!("join the container's namespaces ({kinds})"))?;
     process::set_user(0, 0, None).doing(|| "become root of the user namespace".to_owned())
 }

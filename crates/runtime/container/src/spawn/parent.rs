@@ -52,9 +52,7 @@ fn open_namespace(path: &Path, kind: Namespaces) -> Result<OwnedFd> {
     let file = open(c_path.as_c_str(), OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).doing(doing)?;
     match namespace_kind(file.as_fd()) {
         Ok(found) if found == kind => Ok(file),
-        Ok(found) => {
-            Err(other_kind(&format!("it is a namespace of type {found:?}, not {kind:?}"))).doing(doing)
-        }
+        Ok(found) => Err(other_kind(&format!("it is a namespace of type {found}, not {kind}"))).doing(doing),
         Err(_) => Err(other_kind("it isn't a namespace")).doing(doing),
     }
 }

@@ -67,20 +67,20 @@ fn usable(path: &Path) -> nix::Result<()> {
 
 fn refused(shown: &str, errno: Errno) -> Error {
     match errno {
-        Errno::ENOENT | Errno::ENOTDIR => {
-            no_program(shown, format!("stat {shown}: {}", errno.desc().to_lowercase()))
-        }
-        Errno::EISDIR => no_program(shown, "is a directory"),
-        other => no_program(shown, other.desc().to_lowercase()),
+        Errno::ENOENT | Errno::ENOTDIR => no_program(shown, format!("stat {shown}: {}", words(errno))),
+        other => no_program(shown, words(other)),
     }
+}
+
+/// The C library's words for it, in Go's small letters: "Exec format error" becomes "exec format error".
+fn words(errno: Errno) -> String {
+    let text = std::io::Error::from(errno).to_string();
+    text.split(" (os error").next().unwrap_or_default().to_lowercase()
 }
 
 /// Becomes the program; returns only if that fails.
 pub(crate) fn execve(path: &CString, args: Vec<CString>, env: Vec<CString>) -> Error {
-    let shown = args.first().map(|arg| arg.to_string_lossy().into_owned()).unwrap_or_default();
     let error = exec::execve(path, &Strings::new(args), &Strings::new(env));
-    // "Exec format error" becomes "exec format error", as Go has it.
-    let reason =
-        error.raw_os_error().map_or_else(|| error.to_string(), |n| Errno::from_raw(n).desc().to_lowercase());
-    Error::Execve { program: shown, reason }
+    let reason = error.raw_os_error().map_or_else(|| error.to_string(), |n| words(Errno::from_raw(n)));
+    Error::Execve { program: path.to_string_lossy().into_owned(), reason }
 }

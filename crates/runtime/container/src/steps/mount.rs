@@ -259,8 +259,29 @@ fn bind(root: BorrowedFd<'_>, mount: &Mount, source: &Source) -> Result<()> {
         }
     };
     let target = place(root, mount, if directory { Make::Directory } else { Make::File })?;
-    mount::move_mount(tree.as_fd(), target.as_fd())
-        .doing(|| format!("bind mount on {}", show(&mount.destination)))
+    attach(tree.as_fd(), target.as_fd()).doing(|| {
+        let source = match &mount.kind {
+            MountKind::Bind { source, .. } => format!(" {}", source.display()),
+            _ => String::new(),
+        };
+        format!("bind mount{source} on {}", show(&mount.destination))
+    })
+}
+
+/// Puts a detached mount in its place.
+///
+/// That a directory can't be mounted on a file, nor a file on a directory, move_mount(2) tells as EINVAL, and mount(2) as
+/// ENOTDIR: what callers know, and people understand.
+fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
+    mount::move_mount(tree, target).map_err(|e| {
+        let kinds = (is_directory(tree), is_directory(target));
+        match (e.raw_os_error(), kinds) {
+            (Some(libc::EINVAL), (Ok(tree), Ok(target))) if tree != target => {
+                io::Error::from_raw_os_error(libc::ENOTDIR)
+            }
+            _ => e,
+        }
+    })
 }
 
 /// Opens or makes the target of a mount. What is mounted on /dev mustn't go where a link of the image's points to
@@ -353,7 +374,7 @@ fn filesystem(root: BorrowedFd<'_>, mount: &Mount, new: &New<'_>, late: &mut Lat
         super::target::copy_up(target.as_fd(), tree.as_fd())
             .doing(|| format!("copy what {} covers", show(destination)))?;
     }
-    mount::move_mount(tree.as_fd(), target.as_fd())
+    attach(tree.as_fd(), target.as_fd())
         .doing(|| format!("mount {} on {}", show(new.name), show(destination)))?;
     propagate(tree.as_fd(), mount)?;
     if let Some(label) = new.label.filter(|_| new.name == c"mqueue") {
