@@ -1,4 +1,4 @@
-//! Our own executable in a form in which nobody who gets at it through /proc/<pid>/exe can overwrite the file (CVE-2019-5736).
+//! Our own executable in a form in which nobody who gets at it through `/proc/<pid>/exe` can overwrite the file (CVE-2019-5736).
 
 use std::{
     ffi::CStr,

@@ -14,6 +14,7 @@ crate::each_runtime!(
     recursive_options_reach_what_is_below,
     options_of_the_file_system,
     what_the_file_system_does_not_know_is_refused,
+    an_option_may_be_longer_than_fsconfig_takes,
     remount,
     links_are_not_followed,
     copied_up,
@@ -268,4 +269,19 @@ fn ids_are_mapped_as_the_container_does(t: &T<'_>) -> Result<()> {
         ensure!(made == 0, "on the host it is {made}'s");
         Ok(())
     })
+}
+
+fn an_option_may_be_longer_than_fsconfig_takes(t: &T<'_>) -> Result<()> {
+    let deep = format!("{}/{}", "l".repeat(140), "m".repeat(140));
+    let lower = t.scope.make_dir("lower")?;
+    std::fs::create_dir_all(lower.join(&deep))?;
+    std::fs::write(lower.join(&deep).join("file"), "below\n")?;
+    let other = t.scope.make_dir("other")?;
+    let option = format!("lowerdir={}:{}", lower.join(&deep).display(), other.display());
+    let script = "cat /data/file; grep ' /data ' /proc/mounts | cut -d' ' -f3,4 | cut -d, -f1-3";
+    let options = &[option.as_str(), "ro", "nosuid", "noexec"];
+    let bundle = t.sh(script).mount("overlay", "overlay", "/data", options);
+    let out = t.out(bundle)?;
+    ensure!(out.starts_with("below\noverlay ro,nosuid,noexec"), "{out}");
+    Ok(())
 }

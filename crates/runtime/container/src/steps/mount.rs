@@ -3,7 +3,7 @@
 use std::{
     ffi::{CStr, CString, OsString},
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     os::unix::ffi::OsStrExt,
     path::{Component, Path},
 };
@@ -232,6 +232,11 @@ fn propagate(tree: BorrowedFd<'_>, mount: &Mount) -> Result<()> {
     Ok(())
 }
 
+/// What mount(2) knows as a default, or as to be quiet, and file systems don't know as a word.
+fn is_default(option: &FsOption) -> bool {
+    matches!(option.key.to_bytes(), b"async" | b"nomand" | b"nolazytime" | b"silent")
+}
+
 /// Sets options of a file system, as mount(2) would have understood them.
 pub(super) fn configure(fs: &Filesystem, options: &[FsOption]) -> io::Result<()> {
     for option in options {
@@ -239,7 +244,7 @@ pub(super) fn configure(fs: &Filesystem, options: &[FsOption]) -> io::Result<()>
             Some(value) => fs.string(&option.key, value)?,
             // What is a flag of mount(2) for every file system isn't a word for fsconfig(2): some defaults, and to
             // be quiet. "iversion" is one for those that can do without.
-            None if matches!(option.key.to_bytes(), b"async" | b"nomand" | b"nolazytime" | b"silent") => {}
+            None if is_default(option) => {}
             None if option.key.as_c_str() == c"iversion" => match fs.flag(c"i_version") {
                 Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {}
                 other => other?,
@@ -350,6 +355,18 @@ fn filesystem(root: BorrowedFd<'_>, mount: &Mount, new: &New<'_>, late: &mut Lat
         let stat = fstat(&target).doing(|| format!("stat {}", show(destination)))?;
         mode = CString::new(format!("{:o}", stat.st_mode & 0o7777)).ok();
     }
+    if is_long(new) {
+        let label = new.label.filter(|_| new.is_labelled());
+        let tree = by_mount(root, &target, new, (mode.as_deref(), label), destination)?;
+        let change = Change { set, ..Change::default() };
+        mount::set_attributes(tree.as_fd(), false, &change)
+            .doing(|| format!("set the options of the mount on {}", show(destination)))?;
+        propagate(tree.as_fd(), mount)?;
+        if later {
+            late.0.push((tree, destination.to_owned()));
+        }
+        return Ok(());
+    }
     let made = superblock(new, mode.as_deref(), set, false).or_else(|(e, message)| {
         // A medium that can't be written wants the whole file system to be read-only, not just the mount.
         let readonly = matches!(e.raw_os_error(), Some(libc::EACCES | libc::EROFS));
@@ -410,6 +427,42 @@ fn superblock(
         fs.mount(set)
     })();
     tree.map_err(|e| (e, fs.message()))
+}
+
+/// Whether an option is longer than the 255 characters that fsconfig(2) takes of each, as the lower directories of an
+/// overlay may be. What is to be copied up must be so before the mount is there, which takes fsconfig(2).
+fn is_long(new: &New<'_>) -> bool {
+    let long = |option: &FsOption| option.value.as_ref().is_some_and(|value| value.to_bytes().len() > 255);
+    !new.copy_up && new.options.iter().any(long)
+}
+
+/// Mounts with mount(2), whose options have a whole page.
+fn by_mount(
+    root: BorrowedFd<'_>,
+    target: &OwnedFd,
+    new: &New<'_>,
+    (mode, label): (Option<&CStr>, Option<&CStr>),
+    destination: &CStr,
+) -> Result<OwnedFd> {
+    let doing = || format!("mount {} on {}", show(new.name), show(destination));
+    let mut words: Vec<Vec<u8>> = Vec::new();
+    for option in new.options.iter().filter(|option| option.value.is_some() || !is_default(option)) {
+        let mut word = option.key.to_bytes().to_vec();
+        if let Some(value) = &option.value {
+            word.push(b'=');
+            word.extend_from_slice(value.to_bytes());
+        }
+        words.push(word);
+    }
+    for (key, value) in [("mode", mode), ("context", label)] {
+        words.extend(value.map(|value| [key.as_bytes(), b"=", value.to_bytes()].concat()));
+    }
+    let data = CString::new(words.join(&b',')).map_err(io::Error::from).doing(doing)?;
+    let place = format!("/proc/self/fd/{}", target.as_raw_fd());
+    let flags = nix::mount::MsFlags::empty();
+    nix::mount::mount(Some(new.source), place.as_str(), Some(new.name), flags, Some(data.as_c_str()))
+        .doing(doing)?;
+    open_in_root(root, destination, libc::O_PATH, 0).doing(doing)
 }
 
 fn set_label(tree: &OwnedFd, label: &CStr) -> io::Result<()> {
