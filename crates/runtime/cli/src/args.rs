@@ -137,7 +137,7 @@ pub(crate) struct Id {
 
 #[derive(Debug, Args)]
 pub(crate) struct Create {
-    /// The container's name: letters, digits, and _ + - .
+    /// The container's name: letters, digits, and . _ + -
     pub(crate) id: String,
     /// Directory with config.json
     #[arg(short, long, value_name = "DIR", default_value = ".")]
