@@ -13,6 +13,7 @@ mod root {
     pub(crate) mod cgroups;
     pub(crate) mod checkpoint;
     pub(crate) mod checkpoint_flags;
+    pub(crate) mod checkpoint_sockets;
     pub(crate) mod command_line;
     pub(crate) mod crash;
     pub(crate) mod crun_suite;

@@ -4,6 +4,7 @@
 //! as `name: value` lines.
 #![forbid(unsafe_code)]
 
+mod hold;
 mod inspect;
 mod process;
 mod serve;
@@ -39,6 +40,15 @@ const COMMANDS: &[(&str, Command, &str)] = &[
     ("burn", process::burn, "uses a CPU until killed"),
     ("serve", serve::serve, "PORT [TEXT]: HTTP server that answers TEXT"),
     ("get", serve::get, "HOST:PORT: HTTP client that prints the answer's body"),
+    ("lock", hold::lock, "FILE: locks it (flock), and sleeps"),
+    (
+        "answer",
+        hold::answer,
+        "HOST:PORT: connects, answers each line `x` with `got: x`, says when the connection ends",
+    ),
+    ("backlog", hold::backlog, "PORT: listens and never accepts"),
+    ("stream", hold::stream, "SOCKET: connects to the UNIX socket, and sleeps"),
+    ("datagrams", hold::datagrams, "SOCKET: connects to the UNIX socket and sends numbers"),
     ("env", inspect::env, "prints the environment"),
     ("id", inspect::id, "uid, gid, groups, umask"),
     ("pwd", inspect::pwd, "working directory"),

@@ -1,7 +1,15 @@
 //! `checkpoint`: a container's processes as files, from which `restore` makes them again; criu does the work.
 
-use std::{fs, io, os::fd::OwnedFd, os::unix::fs::MetadataExt, path::PathBuf};
+use std::{
+    ffi::CString,
+    fs, io,
+    os::fd::{AsFd, OwnedFd},
+    os::unix::fs::MetadataExt,
+    path::PathBuf,
+};
 
+use corten_sys::path::open_in_root;
+use nix::libc::O_PATH;
 use oci_spec::runtime::LinuxNamespaceType;
 
 use crate::{
@@ -15,6 +23,7 @@ use crate::{
     error::Doing,
     load,
     query::Now,
+    steps::target::is_directory,
 };
 
 /// The log's name, which containerd's shim copies.
@@ -177,10 +186,15 @@ fn external_mounts(now: &Now, outside: &Outside, request: &mut rpc::Options) {
             .iter()
             .map(|(target, _)| rpc::ExternalMount { key: target.clone(), value: target.clone() }),
     );
-    let root = PathBuf::from(format!("/proc/{}/root", now.record.init.pid));
+    // As the container sees them: its links are no business of ours.
+    let root = fs::File::open(format!("/proc/{}/root", now.record.init.pid));
+    let is_file = |path: &str| -> io::Result<bool> {
+        let root = root.as_ref().map_err(|e| io::Error::from(e.kind()))?;
+        let found = open_in_root(root.as_fd(), &CString::new(path)?, O_PATH, 0)?;
+        Ok(!is_directory(found.as_fd())?)
+    };
     for path in &outside.masked {
-        let masked = root.join(path.trim_start_matches('/')).symlink_metadata();
-        if masked.is_ok_and(|found| !found.is_dir()) {
+        if is_file(path).unwrap_or(false) {
             mounts.push(rpc::ExternalMount { key: path.clone(), value: "/dev/null".to_owned() });
         }
     }

@@ -3,7 +3,7 @@
 use std::{
     fs,
     os::fd::{AsFd, AsRawFd, OwnedFd},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use corten_bundle::Bundle;
@@ -21,7 +21,7 @@ use crate::{
     checkpoint::DESCRIPTORS,
     create::{connect, initial_state, record},
     criu::{
-        self, CriuOptions, Directories, Outside,
+        self, CriuOptions, Directories, Outside, mounts,
         rpc::{self, Kind},
         session::{self, Event, Session},
     },
@@ -31,11 +31,10 @@ use crate::{
     hooks::{self, Output, Surroundings},
     load::load,
     pid_file,
-    plan::{Link, MountKind, Plan, c_path},
+    plan::Plan,
     query::Now,
     rdt::{self, Groups},
     record::{Home, Identity, Record, now},
-    steps::target::{Make, open_or_make},
     support,
     undo::Undo,
 };
@@ -167,10 +166,11 @@ impl Attendant {
         let root = self.home.file(ROOT);
         fs::create_dir(&root).doing(|| format!("make {}", root.display()))?;
         let mut given = rpc::Options::default();
-        external_mounts(outside, &mut given);
         let inherited = namespaces(outside, &mut given)?;
         inherit_stdio(&options.criu.image_path, &mut given)?;
-        let (session, directories) = start(&self.plan, &root, &options.criu, &inherited)?;
+        let Started { session, directories, moved } =
+            start(&self.plan, &self.home, &options.criu, &inherited)?;
+        external_mounts(outside, &moved, &mut given);
         let annotations = self.bundle.spec.annotations().iter().flatten();
         let annotations = annotations.map(|(key, value)| (key.clone(), value.clone())).collect();
         let mut request = rpc::Options {
@@ -253,11 +253,11 @@ fn own_clock(pid: i32) -> bool {
     clock(&pid.to_string()) != clock("self")
 }
 
-fn external_mounts(outside: &Outside, request: &mut rpc::Options) {
+fn external_mounts(outside: &Outside, moved: &[mounts::Moved], request: &mut rpc::Options) {
     let mounts = &mut request.external_mounts;
-    mounts.extend(outside.binds.iter().map(|(target, source)| rpc::ExternalMount {
-        key: target.clone(),
-        value: source.display().to_string(),
+    mounts.extend(outside.binds.iter().map(|(target, source)| {
+        let place = moved.iter().find(|moved| moved.source == *source).map_or(source, |moved| &moved.place);
+        rpc::ExternalMount { key: target.clone(), value: place.display().to_string() }
     }));
     if !outside.masked.is_empty() {
         let null = "/dev/null".to_owned();
@@ -315,14 +315,17 @@ fn cgroup_roots(pid: i32) -> Result<Vec<rpc::CgroupRoot>> {
     Ok(roots.flat_map(|(names, path)| names.split(',').map(move |name| root(name, path))).collect())
 }
 
-/// Starts criu in a mount namespace of its own, in which the rootfs is mounted at `root`: on the host nothing is
-/// mounted, so nothing can be left behind. Its directories are opened there too: it mounts something in them.
-fn start(
-    plan: &Plan,
-    root: &Path,
-    options: &CriuOptions,
-    inherited: &[OwnedFd],
-) -> Result<(Session, Directories)> {
+/// criu, in its own mount namespace.
+struct Started {
+    session: Session,
+    directories: Directories,
+    /// Sources of bind mounts that lie in the rootfs.
+    moved: Vec<mounts::Moved>,
+}
+
+/// Starts criu in a mount namespace of its own, in which the rootfs is mounted in the state directory: on the host
+/// nothing is mounted, so nothing can be left behind. Its directories are opened there too: it mounts something in them.
+fn start(plan: &Plan, home: &Home, options: &CriuOptions, inherited: &[OwnedFd]) -> Result<Started> {
     let doing = || "make a mount namespace for criu".to_owned();
     let own = OwnedFd::from(fs::File::open("/proc/self/ns/mnt").doing(doing)?);
     let here = fs::File::open(".").doing(doing)?;
@@ -332,56 +335,16 @@ fn start(
     };
     let started = (|| {
         private().doing(doing)?;
-        make_targets(plan)?;
+        let moved = mounts::make_targets(plan)?;
         // A second one: what was mounted to make the targets was only for that.
         setns(own.as_fd(), Namespaces::MOUNT).and_then(|()| private()).doing(doing)?;
-        bind(&plan.rootfs.path, root)?;
+        mounts::bind(&plan.rootfs.path, &home.file(ROOT))?;
         let directories = Directories::open(options, LOG, false)?;
-        Ok((Session::start(inherited)?, directories))
+        Ok(Started { session: Session::start(inherited)?, directories, moved })
     })();
     // Joining a mount namespace changes the working directory.
     setns(own.as_fd(), Namespaces::MOUNT)
         .and_then(|()| nix::unistd::fchdir(&here).map_err(Into::into))
         .doing(|| "return to our mount namespace".to_owned())?;
     started
-}
-
-fn bind(source: &Path, target: &Path) -> Result<()> {
-    let doing = || format!("bind mount {} on {}", source.display(), target.display());
-    let tree = c_path(source).and_then(|path| mount::clone_tree_path(&path, true)).doing(doing)?;
-    let target = fs::File::open(target).doing(doing)?;
-    mount::move_mount(tree.as_fd(), target.as_fd()).doing(doing)
-}
-
-/// Makes what config.json's mounts are mounted on, as create does: criu doesn't. Bind mounts are mounted, since others
-/// may be inside of them; what is on a tmpfs comes back with it.
-fn make_targets(plan: &Plan) -> Result<()> {
-    let root = fs::File::open(&plan.rootfs.path).doing(|| format!("open {}", plan.rootfs.path.display()))?;
-    let mut tmpfs: Vec<PathBuf> = Vec::new();
-    for mount in &plan.mounts {
-        let destination = crate::steps::mount::show(&mount.destination);
-        if tmpfs.iter().any(|above| Path::new(&destination).starts_with(above)) {
-            continue;
-        }
-        let doing = || format!("make mount target {destination}");
-        let (make, source) = match &mount.kind {
-            MountKind::Cgroup(_) | MountKind::Remount { .. } => continue,
-            MountKind::Filesystem { name, .. } => {
-                if name.as_c_str() == c"tmpfs" {
-                    tmpfs.push(destination.clone().into());
-                }
-                (Make::Directory, None)
-            }
-            // It is in the checkpoint, or the root file system, as a file.
-            MountKind::Bind { source, link: Link::Copied, .. } if source.is_symlink() => continue,
-            MountKind::Bind { source, .. } if source.is_dir() => (Make::Directory, Some(source)),
-            MountKind::Bind { source, .. } => (Make::File, Some(source)),
-        };
-        let target = open_or_make(root.as_fd(), &mount.destination, make).doing(doing)?;
-        if let Some(source) = source {
-            let tree = c_path(source).and_then(|path| mount::clone_tree_path(&path, true));
-            tree.and_then(|tree| mount::move_mount(tree.as_fd(), target.as_fd())).doing(doing)?;
-        }
-    }
-    Ok(())
 }

@@ -25,7 +25,8 @@ crate::attack!([inside_corten Corten, inside_runc Runc] (an_id_cannot_leave_the_
 crate::attack!([only_corten Corten] (
     a_fifo_for_passwd_hangs_nobody,
     minus_one_is_nobody,
-    a_swapped_node_changes_no_file_of_the_host
+    a_swapped_node_changes_no_file_of_the_host,
+    a_restore_does_not_follow_links_out_of_the_rootfs
 ));
 
 /// Seen to fail with `find` of `steps/mask.rs` opening with no links allowed and taking ELOOP for "isn't there":
@@ -145,5 +146,41 @@ fn a_swapped_node_changes_no_file_of_the_host(t: &T<'_>) -> Result<()> {
         let mode = mode(&victim)?;
         ensure!(mode == 0o600, "the victim's mode is {mode:o}");
     }
+    Ok(())
+}
+
+/// What is bind-mounted from the rootfs is found there on a restore too; a container that was left running, or whoever
+/// has the rootfs, may have made it a link. Whether criu works here doesn't matter: it isn't even asked. Seen to fail
+/// with `inside` of `steps/mount.rs` always None: criu was asked.
+fn a_restore_does_not_follow_links_out_of_the_rootfs(t: &T<'_>) -> Result<()> {
+    if !require_program("criu") {
+        return Ok(());
+    }
+    let secret = t.scope.make_dir("secret")?;
+    let bundle = t.workload(&["sleep"]);
+    let source = bundle.rootfs().join("var/shared");
+    let plain = bundle.clone();
+    let bundle = bundle.mount("bind", &source.to_string_lossy(), "/data", &["bind"]).write()?;
+    symlink(&secret, &source)?;
+    let images = t.scope.make_dir("images")?;
+    fs::write(images.join("descriptors.json"), r#"["","",""]"#)?;
+    let mut restore = t.rt.command();
+    restore.args(["restore", "--detach", "--image-path"]).arg(&images).arg("--bundle").arg(bundle.dir());
+    let said = run(restore.arg(bundle.id()))?.err()?.stderr;
+    let expected = "bind mount var/shared of the rootfs on /data: No such file or directory";
+    ensure!(said.contains(expected), "{said}");
+    ensure!(!images.join("restore.log").exists(), "criu was asked");
+    // Nor is what lies below a mount taken for what was on it.
+    let hidden = bundle.rootfs().join("var/hidden");
+    let bundle = plain.mount("tmpfs", "tmpfs", "/var", &[]);
+    let bundle = bundle.mount("bind", &hidden.to_string_lossy(), "/data", &["bind"]).write()?;
+    fs::create_dir(&hidden)?;
+    let mut restore = t.rt.command();
+    restore.args(["restore", "--detach", "--image-path"]).arg(&images).arg("--bundle").arg(bundle.dir());
+    let said = run(restore.arg(bundle.id()))?.err()?.stderr;
+    ensure!(
+        said.contains("var/hidden of the rootfs on /data: it is on another of the container's mounts"),
+        "{said}"
+    );
     Ok(())
 }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::{T, has, has_one};
 
 crate::each_runtime!(@one corten Corten
-    a_failure_leaves_the_container_running there_and_back the_exit_code_of_a_restored_one pre_dump_and_parent
+    a_failure_leaves_the_container_running there_and_back what_is_shared_within_the_rootfs the_exit_code_of_a_restored_one pre_dump_and_parent
     left_running a_terminal_comes_back a_joined_network_is_left_alone wrong_options_are_refused without_criu the_configuration_file_of_an_annotation
 );
 crate::each_runtime!(@one runc Runc there_and_back);
@@ -165,6 +165,36 @@ fn there_and_back(t: &T<'_>) -> Result<()> {
     let mut exec = t.rt.command();
     exec.args(["exec", counter.bundle.id(), "/bin/sh", "-c", "cat /data/file; ls /sys/firmware | wc -l"]);
     ensure!(run(&mut exec)?.ok()?.stdout == "outside0\n", "the bind mount and the mask");
+    counter.delete()
+}
+
+/// Also when it is a link by then, which leads nowhere else than create would have gone.
+fn what_is_shared_within_the_rootfs(t: &T<'_>) -> Result<()> {
+    if !works()? {
+        return Ok(());
+    }
+    let outside = t.scope.make_dir("outside")?;
+    fs::write(outside.join("file"), "outside")?;
+    let bundle = t.sh(COUNT);
+    let source = bundle.rootfs().join("var/shared");
+    let single = bundle.rootfs().join("etc/group");
+    let bundle = bundle.mount("bind", &source.to_string_lossy(), "/data", &["rbind"]);
+    let bundle = bundle.mount("bind", &single.to_string_lossy(), "/groups", &["bind"]).write()?;
+    fs::create_dir(&source)?;
+    fs::write(source.join("file"), "inside")?;
+    let counter = Counter::start(t, bundle)?;
+    let images = t.scope.path("images");
+    counter.call(&["checkpoint", "--image-path", &images.to_string_lossy()])?.ok()?;
+    let stood = counter.count()?;
+    let there = counter.bundle.rootfs().join(outside.strip_prefix("/")?);
+    fs::create_dir_all(there.parent().context("a parent")?)?;
+    fs::rename(&source, &there)?;
+    std::os::unix::fs::symlink(&outside, &source)?;
+    counter.detached(&["restore", "--image-path", &images.to_string_lossy()])?;
+    wait_for("it to count on from there", || counter.count().is_ok_and(|now| now > stood))?;
+    let mut exec = t.rt.command();
+    exec.args(["exec", counter.bundle.id(), "/bin/sh", "-c", "cat /data/file; grep -c root /groups"]);
+    ensure!(run(&mut exec)?.ok()?.stdout == "inside1\n");
     counter.delete()
 }
 

@@ -76,11 +76,19 @@ fn manage_cgroups_modes(t: &T<'_>) -> Result<()> {
     if !works()? {
         return Ok(());
     }
-    // Strict fails where there is a cgroup, and there is: made for the container that is restored.
     for mode in ["soft", "full", "ignore"] {
         there_and_back(t, &["--manage-cgroups-mode", mode])?;
     }
-    Ok(())
+    // Strict fails where there is a cgroup, and there is: made for the container that is restored.
+    let counter = Counter::start(t, t.sh(COUNT))?;
+    let images = t.scope.path("images");
+    let images = images.to_string_lossy();
+    let strict = ["--manage-cgroups-mode", "strict", "--image-path", &images];
+    counter.call(&[&["checkpoint"], &strict[..]].concat())?.ok()?;
+    let bundle = counter.bundle.dir().to_string_lossy().into_owned();
+    let refused = counter.call(&[&["restore", "--detach", "--bundle", &bundle], &strict[..]].concat())?;
+    has_one(&refused.err()?.stderr, &["cg: "])?;
+    has_one(&counter.call(&["state"])?.err()?.stderr, &["does not exist"])
 }
 
 fn empty_ns(t: &T<'_>) -> Result<()> {
@@ -105,7 +113,7 @@ impl Drop for Daemon {
 }
 
 /// A port that nobody listened on just now.
-fn port() -> Result<u16> {
+pub(crate) fn port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 

@@ -1,10 +1,11 @@
 //! Driving criu(8), which saves the processes of a container to files and brings them back.
 //!
 //! `session` talks to it (as runc does, `criu swrk` over a socket pair), `rpc` has the messages, `log` finds in its
-//! log why it failed; here is what dump and restore have in common. criu knows nothing of containers: which mounts
+//! log why it failed, `mounts` prepares a restore; here is what dump and restore have in common. criu knows nothing of containers: which mounts
 //! and namespaces are not the container's own is told it for each.
 
 mod log;
+pub(crate) mod mounts;
 pub(crate) mod rpc;
 pub(crate) mod session;
 
@@ -12,7 +13,7 @@ use std::{
     collections::BTreeMap,
     fs, io,
     os::{
-        fd::{AsRawFd, OwnedFd},
+        fd::{AsFd, AsRawFd, OwnedFd},
         unix::fs::DirBuilderExt,
     },
     path::{Path, PathBuf},
@@ -193,17 +194,18 @@ impl Outside {
 
 /// Where a destination of config.json ends up: links of the image's are followed inside of it.
 fn inside(rootfs: &Path, destination: &Path) -> String {
-    let lexical = || Path::new("/").join(destination).display().to_string();
-    let resolved = (|| {
-        let root = fs::File::open(rootfs).ok()?;
-        let path = std::ffi::CString::new(destination.as_os_str().as_encoded_bytes()).ok()?;
-        let root = std::os::fd::AsFd::as_fd(&root);
-        let target = corten_sys::path::open_in_root(root, &path, nix::libc::O_PATH, 0).ok()?;
-        let path = fs::read_link(format!("/proc/self/fd/{}", target.as_raw_fd())).ok()?;
-        let root = fs::canonicalize(rootfs).ok()?;
-        Some(Path::new("/").join(path.strip_prefix(root).ok()?).display().to_string())
-    })();
-    resolved.unwrap_or_else(lexical)
+    let path = resolve(rootfs, destination).unwrap_or_else(|_| destination.to_owned());
+    Path::new("/").join(path).display().to_string()
+}
+
+/// What `path` is inside `rootfs`, without links, relative to it.
+fn resolve(rootfs: &Path, path: &Path) -> io::Result<PathBuf> {
+    let root = fs::File::open(rootfs)?;
+    let path = std::ffi::CString::new(path.as_os_str().as_encoded_bytes())?;
+    let target = corten_sys::path::open_in_root(root.as_fd(), &path, nix::libc::O_PATH, 0)?;
+    let name = |fd: i32| fs::read_link(format!("/proc/self/fd/{fd}"));
+    let (root, target) = (name(root.as_raw_fd())?, name(target.as_raw_fd())?);
+    target.strip_prefix(root).map(Path::to_owned).map_err(|_| io::ErrorKind::NotFound.into())
 }
 
 pub(crate) fn unified() -> bool {

@@ -29,7 +29,7 @@ use crate::{
     Error, Result, State, Status,
     error::Doing,
     failpoint::Failpoint,
-    hooks::{self, Output, Surroundings},
+    hooks::{self, Output, Prepared, Surroundings},
     plan::{Plan, ProcessPlan},
     privilege::may_set_groups,
     steps::{console, dev, execve, filter, limits, lsm, mask, mount, rootfs, sysctl, user},
@@ -145,6 +145,9 @@ pub(crate) fn create(wires: &Wires, creation: &Creation<'_>) -> Result<Infallibl
     }
     sysctl::names(plan)?;
     limits::domain(plan.personality, plan.memory_policy.as_ref())?;
+    // They run under the filter, which may forbid what it takes to prepare them.
+    let state = State { pid: pid_inside(), status: Status::Created, ..creation.state.clone() };
+    let hooks = Prepared::alone("startContainer", plan.hooks.start_container().as_ref(), &state)?;
     let path = become_process(wires, &plan.process, setgroups)?;
     Failpoint::InitProcess.pass()?;
     if wires.fifo.is_some() {
@@ -153,7 +156,7 @@ pub(crate) fn create(wires: &Wires, creation: &Creation<'_>) -> Result<Infallibl
     }
     wires.channel.await_order(FromParent::Go)?;
     Failpoint::InitGo.pass()?;
-    run_program(wires, plan, creation, path)
+    run_program(wires, creation, hooks, path)
 }
 
 /// Everything up to having a mount of the rootfs.
@@ -309,9 +312,14 @@ fn end_when_told(plan: &Plan) -> Result<()> {
 }
 
 /// After Go: waits for `start` if this is create, then hooks, filter and program.
-fn run_program(wires: &Wires, plan: &Plan, creation: &Creation<'_>, path: CString) -> Result<Infallible> {
+fn run_program(
+    wires: &Wires,
+    creation: &Creation<'_>,
+    hooks: Option<Prepared<'_>>,
+    path: CString,
+) -> Result<Infallible> {
     let Some(fifo) = &wires.fifo else {
-        return finish(wires, plan, creation, path);
+        return finish(wires, creation, hooks, path);
     };
     let mut byte = [0];
     loop {
@@ -320,24 +328,29 @@ fn run_program(wires: &Wires, plan: &Plan, creation: &Creation<'_>, path: CStrin
             other => break other.map(drop).doing(|| "wait for start".to_owned())?,
         }
     }
-    let Err(error) = Failpoint::InitStarted.pass().and_then(|()| finish(wires, plan, creation, path));
+    let Err(error) = Failpoint::InitStarted.pass().and_then(|()| finish(wires, creation, hooks, path));
     // `start` reads this once nobody holds the fifo open for reading, that is when we're gone.
     let bytes = encode_failure(&error);
     nix::unistd::write(fifo, bytes.get(..4096).unwrap_or(&bytes)).ok(); // because there's nobody else to tell
     exit(1)
 }
 
-fn finish(wires: &Wires, plan: &Plan, creation: &Creation<'_>, path: CString) -> Result<Infallible> {
-    let state = State { pid: pid_inside(), status: Status::Created, ..creation.state.clone() };
-    let root = std::path::Path::new("/");
-    let hooks = plan.hooks.start_container().as_ref();
+fn finish(
+    wires: &Wires,
+    creation: &Creation<'_>,
+    hooks: Option<Prepared<'_>>,
+    path: CString,
+) -> Result<Infallible> {
+    let plan = creation.plan;
     let env = environment(&plan.process)?;
     if filter::loads_late(wires, &plan.process) {
         // As late as can be: fewer system calls of ours that a profile would have to allow. But before the hooks, which run
         // in the container like the program: as in runc.
         filter::load(wires)?;
     }
-    hooks::run("startContainer", hooks, &state, root, &Surroundings::Of(&env), &creation.output)?;
+    if let Some(hooks) = hooks {
+        hooks.run(std::path::Path::new("/"), &Surroundings::Of(&env), &creation.output)?;
+    }
     become_program(wires, &plan.process, path, env)
 }
 

@@ -73,7 +73,7 @@ pub(crate) fn open_sources(
 
 /// The path in the container of a bind mount's source that lies in the rootfs, and needs nothing that only the parent
 /// can have.
-fn inside<'a>(plan: &Plan, mount: &'a Mount) -> Option<&'a Path> {
+pub(crate) fn inside<'a>(plan: &Plan, mount: &'a Mount) -> Option<&'a Path> {
     let MountKind::Bind { source, link, .. } = &mount.kind else { return None };
     if mount.idmap.is_some() || mount.in_proc == InProc::Itself {
         return None;
@@ -94,13 +94,24 @@ fn source_inside(root: BorrowedFd<'_>, plan: &Plan, mount: &Mount) -> Result<Opt
     let (Some(path), MountKind::Bind { recursive, .. }) = (inside(plan, mount), &mount.kind) else {
         return Ok(None);
     };
+    let tree = open_inside(root, path, mount, *recursive)?;
+    let directory = is_directory(tree.as_fd())
+        .doing(|| format!("look at the source of the mount on {}", show(&mount.destination)))?;
+    attributes(tree.as_fd(), mount, Defaults::new(plan))?;
+    Ok(Some(Source::Mount { tree, directory }))
+}
+
+/// A detached mount of `path` as it looks from inside `root`.
+pub(crate) fn open_inside(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    mount: &Mount,
+    recursive: bool,
+) -> Result<OwnedFd> {
     let doing = || format!("bind mount {} of the rootfs on {}", path.display(), show(&mount.destination));
     let path = CString::new(path.as_os_str().as_bytes()).map_err(io::Error::from).doing(doing)?;
     let place = open_in_root(root, &path, libc::O_PATH, 0).doing(doing)?;
-    let tree = mount::clone_tree(place.as_fd(), c"", *recursive).doing(doing)?;
-    let directory = is_directory(tree.as_fd()).doing(doing)?;
-    attributes(tree.as_fd(), mount, Defaults::new(plan))?;
-    Ok(Some(Source::Mount { tree, directory }))
+    mount::clone_tree(place.as_fd(), c"", recursive).doing(doing)
 }
 
 fn source(

@@ -1,29 +1,26 @@
 //! Hooks (runtime-spec, "POSIX-platform Hooks"): programs of others, run at six points of a container's life with
 //! the state as JSON on their stdin.
 
+mod wait;
+
 use std::{
     ffi::{CString, OsStr},
     fs::{File, OpenOptions},
-    io::{self, Read, Seek, Write},
+    io::{self, Seek, Write},
     os::{
         fd::{AsFd, BorrowedFd},
-        unix::{
-            ffi::OsStrExt,
-            fs::OpenOptionsExt,
-            process::{CommandExt, ExitStatusExt},
-        },
+        unix::{ffi::OsStrExt, fs::OpenOptionsExt, process::CommandExt},
     },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use corten_sys::{process::pidfd_open, signal};
-use nix::{
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::memfd::{MFdFlags, memfd_create},
-};
+use corten_sys::signal;
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use oci_spec::runtime::Hook;
+
+pub(crate) use wait::Watch;
 
 use crate::{
     Error, Result, State, Status,
@@ -31,9 +28,6 @@ use crate::{
     plan::Trusted,
     record::Record,
 };
-
-/// How much of a failed hook's stderr goes into the error.
-const STDERR: u64 = 4096;
 
 /// The environment of a hook that brings none of its own. (runtime-spec says nothing; it's what runc, crun and youki do,
 /// and hooks of others count on a PATH.)
@@ -78,22 +72,68 @@ pub(crate) fn run(
     surroundings: &Surroundings<'_>,
     output: &Output,
 ) -> Result<()> {
-    let Some(hooks) = hooks.filter(|hooks| !hooks.is_empty()) else { return Ok(()) };
-    let json = serde_json::to_vec(state).map_err(|source| Error::Record {
-        operation: "write",
-        id: state.id.clone(),
-        source: source.into(),
-    })?;
-    for (index, hook) in hooks.iter().enumerate() {
-        tracing::debug!("container {}: {kind} hook #{index}: {}", state.id, hook.path().display());
-        one(hook, &json, cwd, surroundings, output).map_err(|reason| Error::Hook {
-            kind,
-            index,
-            path: hook.path().clone(),
-            reason,
+    Prepared::new(kind, hooks, state, Watch::Pidfd)?.run(cwd, surroundings, output)
+}
+
+/// Hooks, and what it takes to run them beside starting and awaiting processes. Made while no seccomp filter forbids
+/// it: what hooks under a filter need then is what any runtime needs.
+pub(crate) struct Prepared<'a> {
+    kind: &'static str,
+    id: String,
+    /// Each with the state as its input.
+    hooks: Vec<(&'a Hook, File)>,
+    watch: Watch,
+}
+
+impl<'a> Prepared<'a> {
+    /// `watch`: how their ends are noticed.
+    pub(crate) fn new(
+        kind: &'static str,
+        hooks: Option<&'a Vec<Hook>>,
+        state: &State,
+        watch: Watch,
+    ) -> Result<Self> {
+        let mut all = Self { kind, id: state.id.clone(), hooks: Vec::new(), watch };
+        let Some(hooks) = hooks.filter(|hooks| !hooks.is_empty()) else { return Ok(all) };
+        let json = serde_json::to_vec(state).map_err(|source| Error::Record {
+            operation: "write",
+            id: state.id.clone(),
+            source: source.into(),
         })?;
+        for (index, hook) in hooks.iter().enumerate() {
+            let stdin = in_memory(&json)
+                .map_err(|e| all.failed(index, hook, format!("can't be told the state: {e}")))?;
+            all.hooks.push((hook, stdin));
+        }
+        Ok(all)
     }
-    Ok(())
+
+    /// The same, for the only thread of a process that will be under a filter; None without hooks.
+    pub(crate) fn alone(
+        kind: &'static str,
+        hooks: Option<&'a Vec<Hook>>,
+        state: &State,
+    ) -> Result<Option<Self>> {
+        if hooks.is_none_or(Vec::is_empty) {
+            return Ok(None);
+        }
+        let watch = Watch::signals().doing(|| "watch children".to_owned())?;
+        Self::new(kind, hooks, state, watch).map(Some)
+    }
+
+    /// Runs them.
+    pub(crate) fn run(mut self, cwd: &Path, surroundings: &Surroundings<'_>, output: &Output) -> Result<()> {
+        for (index, (hook, stdin)) in std::mem::take(&mut self.hooks).into_iter().enumerate() {
+            tracing::debug!("container {}: {} hook #{index}: {}", self.id, self.kind, hook.path().display());
+            one(hook, stdin, cwd, surroundings, output, &self.watch)
+                .map_err(|reason| self.failed(index, hook, reason))?;
+        }
+        Ok(())
+    }
+
+    fn failed(&self, index: usize, hook: &Hook, reason: String) -> Error {
+        Error::Hook { kind: self.kind, index, path: hook.path().clone(), reason }
+    }
 }
 
 /// Runs all poststop hooks of a container that is gone. Each is run, whatever the others do; none can undo the
@@ -118,10 +158,11 @@ pub(crate) fn poststop(record: &Record) {
 
 fn one(
     hook: &Hook,
-    state: &[u8],
+    state: File,
     cwd: &Path,
     surroundings: &Surroundings<'_>,
     output: &Output,
+    watch: &Watch,
 ) -> Result<(), String> {
     let timeout = match hook.timeout() {
         Some(seconds) if seconds <= 0 => {
@@ -130,9 +171,8 @@ fn one(
         Some(seconds) => Some(Duration::from_secs(seconds.unsigned_abs())),
         None => None,
     };
-    let stdin = in_memory(state).map_err(|e| format!("can't be told the state: {e}"))?;
-    let child = spawn(hook, cwd, stdin, surroundings, output).map_err(|e| format!("can't be run: {e}"))?;
-    wait(child, timeout)
+    let child = spawn(hook, cwd, state, surroundings, output).map_err(|e| format!("can't be run: {e}"))?;
+    wait::wait(child, timeout, watch)
 }
 
 /// The state as a file. (To write it into a pipe could take as long as the hook, which needn't read it.)
@@ -181,76 +221,9 @@ fn spawn(
     command.stdout(to(&output.stdout, Stdio::null())?).stderr(to(&output.stderr, Stdio::piped())?).spawn()
 }
 
-fn wait(mut child: Child, timeout: Option<Duration>) -> Result<(), String> {
-    let fail = |e: io::Error| format!("can't be waited for: {e}");
-    let pidfd = pidfd_open(child.id().cast_signed()).map_err(fail)?;
-    let mut stderr = Vec::new();
-    let deadline = timeout.map(|timeout| Instant::now() + timeout);
-    let ended = drain(&mut child, pidfd.as_fd(), &mut stderr, deadline).map_err(fail)?;
-    if !ended {
-        child.kill().map_err(fail)?;
-        child.wait().map_err(fail)?;
-        return Err(format!("was killed after its timeout of {} s", timeout.unwrap_or_default().as_secs()));
-    }
-    let status = child.wait().map_err(fail)?;
-    if status.success() {
-        return Ok(());
-    }
-    let text = String::from_utf8_lossy(&stderr).trim().to_owned();
-    let said = if text.is_empty() { String::new() } else { format!(": {text}") };
-    match (status.code(), status.signal()) {
-        (Some(code), _) => Err(format!("exited with status {code}{said}")),
-        (None, signal) => Err(format!("was killed by signal {}{said}", signal.unwrap_or_default())),
-    }
-}
-
-/// Reads stderr until the process has ended (true) or time is up (false). A child of the hook may hold stderr open
-/// for ever, so the end of the process counts, not the end of the stream.
-fn drain(
-    child: &mut Child,
-    pidfd: BorrowedFd<'_>,
-    stderr: &mut Vec<u8>,
-    deadline: Option<Instant>,
-) -> io::Result<bool> {
-    let mut stream = child.stderr.take();
-    loop {
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let timeout = left.map_or(PollTimeout::NONE, |left| {
-            PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
-        });
-        let mut fds = vec![PollFd::new(pidfd, PollFlags::POLLIN)];
-        if let Some(stream) = &stream {
-            fds.push(PollFd::new(stream.as_fd(), PollFlags::POLLIN));
-        }
-        match poll(&mut fds, timeout) {
-            Err(nix::errno::Errno::EINTR) => continue,
-            Err(e) => return Err(e.into()),
-            Ok(_) => {}
-        }
-        let ended = fds.first().and_then(PollFd::any).unwrap_or(false);
-        let readable = fds.get(1).and_then(PollFd::any).unwrap_or(false);
-        let enough = stderr.len() as u64 >= STDERR;
-        // There may always be something to read: neither the end nor the deadline can wait until there isn't.
-        if ended && (enough || !readable) {
-            return Ok(true);
-        }
-        if !ended && left.is_some_and(|left| left.is_zero()) {
-            return Ok(false);
-        }
-        if readable && let Some(open) = &mut stream {
-            let mut buffer = [0; 1024];
-            match open.read(&mut buffer)? {
-                0 => stream = None,
-                n if !enough => stderr.extend_from_slice(buffer.get(..n).unwrap_or_default()),
-                _ => {}
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::{collections::BTreeMap, time::Instant};
 
     use oci_spec::runtime::HookBuilder;
 
