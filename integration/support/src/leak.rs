@@ -12,7 +12,8 @@ use nix::unistd::Pid;
 use crate::scope::Scope;
 
 /// Everything of this scope that is still on the machine, one sentence each: mounts (so pinned namespaces too),
-/// cgroups in any hierarchy, processes, network links, firewall rules, entries in directories that must be empty.
+/// cgroups in any hierarchy, processes, network links, firewall rules, containers that runtimes keep where they do when
+/// nobody says otherwise, entries in directories that must be empty.
 #[must_use]
 pub fn leaks(scope: &Scope) -> Vec<String> {
     let mut found = Vec::new();
@@ -21,6 +22,7 @@ pub fn leaks(scope: &Scope) -> Vec<String> {
     found.extend(processes(scope).into_iter().map(|(pid, what)| format!("process {pid}: {what}")));
     found.extend(links(scope).into_iter().map(|l| format!("network link {l}")));
     found.extend(rules(scope).into_iter().map(|r| format!("firewall rule {r}")));
+    found.extend(kept(scope).into_iter().map(|k| format!("state {}", k.display())));
     for dir in scope.expected_empty() {
         let Ok(entries) = fs::read_dir(&dir) else { continue };
         found.extend(entries.flatten().map(|e| format!("state {}", e.path().display())));
@@ -39,6 +41,9 @@ pub(crate) fn destroy(scope: &Scope) {
     }
     for link in links(scope) {
         Command::new("ip").args(["link", "del", &link]).output().ok();
+    }
+    for state in kept(scope) {
+        fs::remove_dir_all(state).ok(); // because the test has failed already, and says why
     }
     let mut cgroups = cgroups(scope);
     cgroups.sort_by_key(|c| std::cmp::Reverse(c.components().count()));
@@ -130,6 +135,13 @@ fn ours(scope: &Scope, pid: i32) -> Option<String> {
 
 fn contains(path: &Path, needle: &str) -> bool {
     path.as_os_str().as_bytes().windows(needle.len()).any(|w| w == needle.as_bytes())
+}
+
+/// What is under the default roots of corten and its peers.
+fn kept(scope: &Scope) -> Vec<PathBuf> {
+    let roots = ["/run/corten/oci", "/run/runc", "/run/crun"];
+    let entries = roots.iter().filter_map(|root| fs::read_dir(root).ok()).flat_map(Iterator::flatten);
+    entries.map(|entry| entry.path()).filter(|path| contains(path, scope.prefix())).collect()
 }
 
 fn links(scope: &Scope) -> Vec<String> {

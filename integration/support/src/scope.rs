@@ -123,7 +123,7 @@ impl Scope {
     /// The list of what is still there after some seconds; it is removed all the same.
     pub fn finish(self) -> Result<()> {
         let mut left = Vec::new();
-        let clean = wait_until("nothing to be left", Duration::from_secs(5), || {
+        let clean = wait_until("nothing to be left", Duration::from_secs(20), || {
             left = leak::leaks(&self);
             Ok(left.is_empty().then_some(()))
         });
