@@ -306,16 +306,26 @@ fn script(names: &[String], members: &BTreeMap<String, String>) -> String {
 }
 
 /// A mangled name with wildcards for what changes with the versions of compiler and crates: the hashes of crates
-/// (`Cs4X4t9plMPHF_`), with their lengths the numbers of back references (`B1a_`), and at the end of a generic function's
+/// (`Cs4X4t9plMPHF_`), with their lengths the numbers of back references (`B1a_`), the numbers of implementations, and at the end of a generic function's
 /// name the crate that it was compiled for, which is whichever used it first.
 fn pattern(name: &str) -> String {
     if !name.starts_with("_R") {
         return name.to_owned();
     }
+    // What link-time optimisation has made global is numbered.
+    if let Some((name, number)) = name.rsplit_once('.')
+        && number.bytes().all(|b| b.is_ascii_digit())
+    {
+        return pattern(name) + "*";
+    }
     let mut pattern = String::new();
     let mut rest = name;
     while let Some(next) = rest.chars().next() {
-        if let Some((prefix, after)) = reference(rest) {
+        if let Some((kind, after)) = implementation(rest) {
+            pattern.push_str(kind);
+            pattern.push('*');
+            rest = after;
+        } else if let Some((prefix, after)) = reference(rest) {
             let crate_name = after.trim_start_matches(|c: char| c.is_ascii_digit());
             // A name doesn't end with a crate, nor with what is referred to: it's the one for which it was compiled.
             let is_last = match prefix {
@@ -334,6 +344,16 @@ fn pattern(name: &str) -> String {
         }
     }
     pattern
+}
+
+/// An implementation's number within its module (`Xsu_` before the path, which names the type), at the beginning of a piece of a
+/// mangled name: its kind, and what follows. It changes when another implementation is written before it.
+fn implementation(text: &str) -> Option<(&'static str, &str)> {
+    let kind = ["Xs", "Ms"].into_iter().find(|kind| text.starts_with(kind))?;
+    let rest = &text[kind.len()..];
+    let digits = rest.bytes().take_while(u8::is_ascii_alphanumeric).count();
+    let path = rest[digits..].strip_prefix('_').filter(|path| path.starts_with(['N', 'I', 'C', 'B']))?;
+    (digits <= 2).then_some((&kind[..1], path))
 }
 
 /// A crate's hash or a back reference at the beginning of a piece of a mangled name: how it begins, and what follows.
@@ -373,9 +393,17 @@ mod tests {
                 "_RINvNtCs8r9akEFPa4a_4core3ptr13drop_in_placeNtNtCs8r9akEFPa4a_5alloc6string6StringECs4X4t9plMPHF_6corten",
                 "_RINvNtCs*_4core3ptr13drop_in_placeNtNtCs*_5alloc6string6StringE*",
             ),
-            ("_RNvMs_NtCs4X4t9plMPHF_6corten3boxB2_", "_RNvMs_NtCs*_6corten3box*"),
+            ("_RNvMs_NtCs4X4t9plMPHF_6corten3boxB2_", "_RNvM*NtCs*_6corten3box*"),
+            (
+                "_RNvXsu_NtCs4X4t9plMPHF_6corten4argsNtB5_6CreateNtNtCs28cvqVnuaOM_12clap_builder6derive4Args3new",
+                "_RNvX*NtCs*_6corten4argsNtB*_6CreateNtNtCs*_12clap_builder6derive4Args3new",
+            ),
             // A name that looks like a reference is widened too: it then finds a little more than it should.
-            ("_RNvMs_NtCs4X4t9plMPHF_6corten3Box_1f", "_RNvMs_NtCs*_6corten3B*_1f"),
+            ("_RNvMs_NtCs4X4t9plMPHF_6corten3Box_1f", "_RNvM*NtCs*_6corten3B*_1f"),
+            (
+                "_RNvMs5_NtNtCs4X4t9plMPHF_3std2io5errorNtB5_5Error4kind.1035",
+                "_RNvM*NtNtCs*_3std2io5errorNtB*_5Error4kind*",
+            ),
             ("main", "main"),
             ("Csabcdefgh_", "Csabcdefgh_"),
         ] {
