@@ -1,6 +1,7 @@
 //! Where outside suites run: in cgroups of their own, since what they call a relative path is relative to those, and
 //! with what is left of them swept away at the end.
 
+use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -41,8 +42,14 @@ pub(super) struct Cage {
     cgroups: Vec<PathBuf>,
     /// One that a test of crun's makes outside, unless there already was one of that name.
     stray: Option<PathBuf>,
+    /// What was in /sys/fs/cgroup before. Where hierarchies are mounted one by one, it's a tmpfs, and runc's suite makes
+    /// ordinary directories in it for those that aren't mounted.
+    before: HashSet<PathBuf>,
     dir: PathBuf,
 }
+
+/// Where cgroup hierarchies are mounted.
+const CGROUPS: &str = "/sys/fs/cgroup";
 
 impl Cage {
     /// Makes them. `stray` says that the suite is one that makes a cgroup outside.
@@ -66,7 +73,7 @@ impl Cage {
             }
             cgroups.push(cgroup);
         }
-        Ok(Self { cgroups, stray, dir })
+        Ok(Self { cgroups, stray, before: entries(Path::new(CGROUPS)).collect(), dir })
     }
 
     /// A program that runs `binary`, which suites know as `name`.
@@ -171,6 +178,14 @@ exec unshare -m --propagation unchanged sh -c '{hide} && exec {run} "$@"' crun "
                 }
             }
         }
+        let one_hierarchy = hierarchies()?.contains(&PathBuf::from(CGROUPS));
+        let made = entries(Path::new(CGROUPS)).filter(|path| !one_hierarchy && !self.before.contains(path));
+        // Only directories, and what is mounted stays.
+        for made in made {
+            for dir in below(&made).iter().rev() {
+                fs::remove_dir(dir).with_context(|| format!("can't remove {}", dir.display()))?;
+            }
+        }
         fs::remove_dir_all(&self.dir).with_context(|| format!("can't remove {}", self.dir.display()))
     }
 
@@ -193,7 +208,11 @@ fn hierarchies() -> Result<Vec<PathBuf>> {
         let (left, right) = line.split_once(" - ")?;
         right.starts_with("cgroup").then(|| left.split(' ').nth(4).map(PathBuf::from))?
     });
-    Ok(mounts.filter(|path| path.starts_with("/sys/fs/cgroup")).collect())
+    Ok(mounts.filter(|path| path.starts_with(CGROUPS)).collect())
+}
+
+fn entries(dir: &Path) -> impl Iterator<Item = PathBuf> {
+    fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path())
 }
 
 /// A directory and those below it, parents first.
