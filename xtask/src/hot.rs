@@ -219,8 +219,13 @@ fn arm(pid: Pid, originals: &BTreeMap<u64, u8>) -> Result<()> {
 fn let_go(pid: Pid, originals: &BTreeMap<u64, u8>) -> Result<()> {
     ptrace::interrupt(pid).context("interrupt")?;
     let stopped = waitpid(pid, Some(WaitPidFlag::__WALL)).context("wait for the interrupted process")?;
-    if let WaitStatus::Stopped(pid, Signal::SIGTRAP) = stopped {
-        pass_breakpoint(pid, originals)?;
+    match stopped {
+        WaitStatus::Stopped(pid, Signal::SIGTRAP) => drop(pass_breakpoint(pid, originals)?),
+        // The program of an `exec --detach`, which has no breakpoints: `exec` doesn't wait until it is there.
+        WaitStatus::PtraceEvent(pid, _, nix::libc::PTRACE_EVENT_EXEC) => {
+            return ptrace::detach(pid, None).context("detach");
+        }
+        _ => {}
     }
     let memory = memory(pid)?;
     for (address, original) in originals {
