@@ -16,6 +16,7 @@ crate::each_runtime!(
     default_nodes_in_a_user_namespace_run_nothing,
     links_can_be_mounted_and_mounted_over,
     links_can_be_copied,
+    links_of_the_image_lead_nowhere_else,
     another_config,
     all_that_match_are_killed_and_deleted,
     a_container_without_a_cgroup,
@@ -134,6 +135,36 @@ fn links_can_be_copied(t: &T<'_>) -> Result<()> {
     let bundle = Bundle::sh(t.scope, "file", "cat /f").mount("bind", &file.to_string_lossy(), "/f", options);
     let out = t.out(bundle)?;
     ensure!(out == "a file\n", "{out}");
+    Ok(())
+}
+
+/// A source in the rootfs is found as it looks from inside, whatever becomes of a link at its end.
+fn links_of_the_image_lead_nowhere_else(t: &T<'_>) -> Result<()> {
+    if t.too_new_for_peers("src-nofollow and copy-symlink") {
+        return Ok(());
+    }
+    let outside = t.scope.make_dir("outside")?;
+    fs::write(outside.join("file"), "the host's\n")?;
+    symlink("of-the-host", outside.join("link"))?;
+    for (i, option) in ["src-nofollow", "copy-symlink"].into_iter().enumerate() {
+        let script = "cat /got; if [ -L /got-link ]; then readlink /got-link; else cat /got-link; fi";
+        let bundle = Bundle::sh(t.scope, &format!("image{i}"), script);
+        let rootfs = bundle.rootfs();
+        let source = |name: &str| rootfs.join("evil").join(name).to_string_lossy().into_owned();
+        let (file, link) = (source("file"), source("link"));
+        let options = &["bind", "dest-nofollow", option];
+        let options = if option == "src-nofollow" { &options[..] } else { &["bind", option] };
+        let bundle = bundle.mount("bind", &file, "/got", options).mount("bind", &link, "/got-link", options);
+        let bundle = bundle.write()?;
+        // What is there from inside.
+        let inside = rootfs.join(outside.strip_prefix("/")?);
+        fs::create_dir_all(&inside)?;
+        fs::write(inside.join("file"), "the image's\n")?;
+        symlink("of-the-image", inside.join("link"))?;
+        symlink(&outside, rootfs.join("evil"))?;
+        let out = t.rt.run(&bundle)?.ok()?.stdout;
+        ensure!(out == "the image's\nof-the-image\n", "{option}: {out}");
+    }
     Ok(())
 }
 

@@ -15,6 +15,7 @@ crate::each_runtime!(
     options_of_the_file_system,
     what_the_file_system_does_not_know_is_refused,
     an_option_may_be_longer_than_fsconfig_takes,
+    options_longer_than_mount_takes_are_refused,
     remount,
     links_are_not_followed,
     copied_up,
@@ -283,5 +284,33 @@ fn an_option_may_be_longer_than_fsconfig_takes(t: &T<'_>) -> Result<()> {
     let bundle = t.sh(script).mount("overlay", "overlay", "/data", options);
     let out = t.out(bundle)?;
     ensure!(out.starts_with("below\noverlay ro,nosuid,noexec"), "{out}");
+    Ok(())
+}
+
+/// mount(2) cuts them after a page: with an upper directory that comes last a read-only overlay would be left.
+fn options_longer_than_mount_takes_are_refused(t: &T<'_>) -> Result<()> {
+    if t.differs(Kind::Runc, "runc mounts what the kernel leaves of them")
+        || t.differs(Kind::Crun, "so does crun")
+    {
+        return Ok(());
+    }
+    let dir = |name: &str| -> Result<String> { Ok(t.scope.make_dir(name)?.to_string_lossy().into_owned()) };
+    let (lower, other, upper, work) = (dir("lower")?, dir("other")?, dir("upper")?, dir("work")?);
+    let rest = format!(",upperdir={upper},workdir={work}");
+    // As long as the lower directories may just be alone, or with the rest.
+    let lower_of = |length: usize| {
+        let (begin, end) = ("lowerdir=", format!(":{other}"));
+        format!("{begin}{}{lower}{end}", "/".repeat(length - begin.len() - lower.len() - end.len()))
+    };
+    let script = "touch /data/new && ls /data; grep ' /data ' /proc/mounts | cut -d' ' -f3,4 | cut -d, -f1-3";
+    let run = |name: &str, length: usize| -> Result<Bundle> {
+        let lowers = lower_of(length);
+        let (upper, work) = (format!("upperdir={upper}"), format!("workdir={work}"));
+        let options = [lowers.as_str(), &upper, &work, "nosuid", "nodev"];
+        Bundle::sh(t.scope, name, script).mount("overlay", "overlay", "/data", &options).write()
+    };
+    t.refused_for(&run("cut", 4095)?, "the kernel takes 4095")?;
+    let out = t.rt.run(&run("whole", 4095 - rest.len())?)?.ok()?.stdout;
+    ensure!(out == "new\noverlay rw,nosuid,nodev\n", "{out}");
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! What criu needs of the file system before it can mount a restored container's mounts.
 
 use std::{
-    fs,
-    os::fd::AsFd,
+    fs, io,
+    os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
 };
 
@@ -12,10 +12,10 @@ use super::resolve;
 use crate::{
     Result,
     error::Doing,
-    plan::{Link, MountKind, Plan, c_path},
+    plan::{Link, Mount, MountKind, Plan, c_path},
     steps::{
         mount::{inside, open_inside, show},
-        target::{Make, is_directory, open_or_make},
+        target::{Make, is_directory, is_link, open_or_make},
     },
 };
 
@@ -56,9 +56,21 @@ pub(crate) fn make_targets(plan: &Plan) -> Result<Vec<Moved>> {
                 list.push(destination.into());
                 continue;
             }
-            // It is in the checkpoint, or the root file system, as a file.
-            MountKind::Bind { source, link: Link::Copied, .. } if source.is_symlink() => continue,
-            MountKind::Bind { source, recursive, .. } => (source, *recursive),
+            MountKind::Bind { source, recursive, link } => {
+                let operation = || format!("bind mount {} on {destination}", source.display());
+                match link {
+                    Link::Followed => {}
+                    _ if !source_is_link(root.as_fd(), plan, mount, source).doing(operation)? => {}
+                    // It is in the checkpoint, or the root file system, as a file.
+                    Link::Copied => continue,
+                    Link::Mounted => {
+                        let reason = "it is a symbolic link to be mounted itself (src-nofollow), and criu would \
+                                      mount what it leads to";
+                        return Err(super::wrong(operation(), reason));
+                    }
+                }
+                (source, *recursive)
+            }
         };
         let tree = match inside(plan, mount) {
             Some(path) => {
@@ -69,7 +81,9 @@ pub(crate) fn make_targets(plan: &Plan) -> Result<Vec<Moved>> {
                     return Err(super::wrong(operation(), reason));
                 }
                 moved.push(Moved { source: source.clone(), place: plan.rootfs.path.join(place) });
-                open_inside(root.as_fd(), path, mount, recursive)?
+                open_inside(root.as_fd(), path, Link::Followed)
+                    .and_then(|place| mount::clone_tree(place.as_fd(), c"", recursive))
+                    .doing(operation)?
             }
             None => {
                 let bind = || format!("bind mount {} on {destination}", source.display());
@@ -85,8 +99,60 @@ pub(crate) fn make_targets(plan: &Plan) -> Result<Vec<Moved>> {
     Ok(moved)
 }
 
+/// Whether a bind mount's source is a symbolic link, as create sees it.
+fn source_is_link(root: BorrowedFd<'_>, plan: &Plan, mount: &Mount, source: &Path) -> io::Result<bool> {
+    match inside(plan, mount) {
+        Some(path) => is_link(open_inside(root, path, Link::Mounted)?.as_fd()),
+        None => Ok(source.is_symlink()),
+    }
+}
+
 /// `path` is relative to the root.
 fn is_below(path: &Path, mounts: &[PathBuf]) -> bool {
     let path = Path::new("/").join(path);
     mounts.iter().any(|above| path.starts_with(above))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::plan::Circumstances;
+
+    /// With one bind mount, of what is called `source`.
+    fn plan(rootfs: &Path, source: &Path, option: &str) -> Plan {
+        let mut config: Value =
+            serde_json::from_str(include_str!("../plan/golden/kubernetes.json")).expect("JSON");
+        config["root"]["path"] = json!(rootfs);
+        let options = ["bind", option];
+        config["mounts"] =
+            json!([{"type": "bind", "source": source, "destination": "/to", "options": options}]);
+        let spec = serde_json::from_value(config).expect("a spec");
+        Plan::new(Path::new("/bundle"), &spec, Circumstances::default()).expect("a plan")
+    }
+
+    #[test]
+    fn links_are_looked_at_as_create_does() {
+        let (rootfs, outside) =
+            (tempfile::tempdir().expect("tempdir"), tempfile::tempdir().expect("tempdir"));
+        symlink("x", outside.path().join("link")).expect("symlink");
+        // On the host `evil` leads outside, from inside to a directory with a link of that name.
+        symlink(outside.path(), rootfs.path().join("evil")).expect("symlink");
+        let inside = rootfs.path().join(outside.path().strip_prefix("/").expect("absolute"));
+        fs::create_dir_all(&inside).expect("mkdir");
+        symlink("y", inside.join("link")).expect("symlink");
+        symlink("y", inside.join("only-inside")).expect("symlink");
+        let in_rootfs = rootfs.path().join("evil/only-inside");
+        for source in [outside.path().join("link"), in_rootfs.clone()] {
+            let error = make_targets(&plan(rootfs.path(), &source, "src-nofollow")).err().expect("refused");
+            let text = error.to_string();
+            assert!(text.contains("src-nofollow") && text.contains("/to"), "{text}");
+        }
+        // Nothing to mount for a copied one.
+        assert!(make_targets(&plan(rootfs.path(), &in_rootfs, "copy-symlink")).expect("made").is_empty());
+        assert!(!rootfs.path().join("to").exists());
+    }
 }

@@ -1,6 +1,7 @@
 //! What init does, one file a step. Each step says what it was doing when it fails; the order is in
 //! [`crate::spawn::init`], with the reasons.
 
+mod by_mount;
 pub(crate) mod cgroup_mount;
 pub(crate) mod console;
 pub(crate) mod dev;

@@ -3,7 +3,7 @@
 use std::{
     ffi::{CStr, CString, OsString},
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     os::unix::ffi::OsStrExt,
     path::{Component, Path},
 };
@@ -11,14 +11,18 @@ use std::{
 use corten_sys::mount::{self, Attributes, BorrowedFdEq, Change, Filesystem, Propagation};
 use corten_sys::path::open_in_root;
 use nix::{
-    fcntl::{OFlag, openat},
+    fcntl::{OFlag, openat, readlinkat},
     libc,
     sys::stat::{Mode, fstat},
 };
 
 use super::{
+    by_mount::{self, Wanted},
     cgroup_mount,
-    target::{Make, is_directory, make_link, open_or_make, open_or_make_last_no_link, open_or_make_no_links},
+    target::{
+        Make, is_directory, is_link, make_link, open_or_make, open_or_make_last_no_link,
+        open_or_make_no_links,
+    },
 };
 use crate::{
     Result,
@@ -74,12 +78,8 @@ pub(crate) fn open_sources(
 /// The path in the container of a bind mount's source that lies in the rootfs, and needs nothing that only the parent
 /// can have.
 pub(crate) fn inside<'a>(plan: &Plan, mount: &'a Mount) -> Option<&'a Path> {
-    let MountKind::Bind { source, link, .. } = &mount.kind else { return None };
+    let MountKind::Bind { source, .. } = &mount.kind else { return None };
     if mount.idmap.is_some() || mount.in_proc == InProc::Itself {
-        return None;
-    }
-    // What a link is, is seen from outside.
-    if *link != Link::Followed {
         return None;
     }
     if plan.rootfs.path == Path::new("/") {
@@ -91,27 +91,28 @@ pub(crate) fn inside<'a>(plan: &Plan, mount: &'a Mount) -> Option<&'a Path> {
 
 /// Opens such a source, without ever leaving the rootfs.
 fn source_inside(root: BorrowedFd<'_>, plan: &Plan, mount: &Mount) -> Result<Option<Source>> {
-    let (Some(path), MountKind::Bind { recursive, .. }) = (inside(plan, mount), &mount.kind) else {
+    let (Some(path), MountKind::Bind { recursive, link, .. }) = (inside(plan, mount), &mount.kind) else {
         return Ok(None);
     };
-    let tree = open_inside(root, path, mount, *recursive)?;
+    let doing = || format!("bind mount {} of the rootfs on {}", path.display(), show(&mount.destination));
+    let place = open_inside(root, path, *link).doing(doing)?;
+    if *link == Link::Copied && is_link(place.as_fd()).doing(doing)? {
+        let to = readlinkat(&place, c"").doing(doing)?;
+        return Ok(Some(Source::Link(to)));
+    }
+    let tree = mount::clone_tree(place.as_fd(), c"", *recursive).doing(doing)?;
     let directory = is_directory(tree.as_fd())
         .doing(|| format!("look at the source of the mount on {}", show(&mount.destination)))?;
     attributes(tree.as_fd(), mount, Defaults::new(plan))?;
     Ok(Some(Source::Mount { tree, directory }))
 }
 
-/// A detached mount of `path` as it looks from inside `root`.
-pub(crate) fn open_inside(
-    root: BorrowedFd<'_>,
-    path: &Path,
-    mount: &Mount,
-    recursive: bool,
-) -> Result<OwnedFd> {
-    let doing = || format!("bind mount {} of the rootfs on {}", path.display(), show(&mount.destination));
-    let path = CString::new(path.as_os_str().as_bytes()).map_err(io::Error::from).doing(doing)?;
-    let place = open_in_root(root, &path, libc::O_PATH, 0).doing(doing)?;
-    mount::clone_tree(place.as_fd(), c"", recursive).doing(doing)
+/// Opens (O_PATH) `path` as it looks from inside `root`. A link at its end is followed only if `link` says so; those on the
+/// way are the image's, and always followed inside.
+pub(crate) fn open_inside(root: BorrowedFd<'_>, path: &Path, link: Link) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let last = if link == Link::Followed { 0 } else { libc::O_NOFOLLOW };
+    open_in_root(root, &path, libc::O_PATH | last, 0)
 }
 
 fn source(
@@ -244,7 +245,7 @@ fn propagate(tree: BorrowedFd<'_>, mount: &Mount) -> Result<()> {
 }
 
 /// What mount(2) knows as a default, or as to be quiet, and file systems don't know as a word.
-fn is_default(option: &FsOption) -> bool {
+pub(super) fn is_default(option: &FsOption) -> bool {
     matches!(option.key.to_bytes(), b"async" | b"nomand" | b"nolazytime" | b"silent")
 }
 
@@ -367,14 +368,18 @@ fn filesystem(root: BorrowedFd<'_>, mount: &Mount, new: &New<'_>, late: &mut Lat
         mode = CString::new(format!("{:o}", stat.st_mode & 0o7777)).ok();
     }
     if is_long(new) {
+        let New { name, source, options, .. } = *new;
         let label = new.label.filter(|_| new.is_labelled());
-        let tree = by_mount(root, &target, new, (mode.as_deref(), label), destination)?;
-        let change = Change { set, ..Change::default() };
-        mount::set_attributes(tree.as_fd(), false, &change)
-            .doing(|| format!("set the options of the mount on {}", show(destination)))?;
-        propagate(tree.as_fd(), mount)?;
-        if later {
-            late.0.push((tree, destination.to_owned()));
+        let wanted = Wanted { name, source, options, mode: mode.as_deref(), label, set };
+        by_mount::mount(&target, destination, &wanted)?;
+        // mount(2) gives us no descriptor, so the place has to be looked up again for what mount(2) can't do at once.
+        if later || !mount.propagation.is_empty() {
+            let tree = open_in_root(root, destination, libc::O_PATH, 0)
+                .doing(|| format!("open the mount on {}", show(destination)))?;
+            propagate(tree.as_fd(), mount)?;
+            if later {
+                late.0.push((tree, destination.to_owned()));
+            }
         }
         return Ok(());
     }
@@ -445,35 +450,6 @@ fn superblock(
 fn is_long(new: &New<'_>) -> bool {
     let long = |option: &FsOption| option.value.as_ref().is_some_and(|value| value.to_bytes().len() > 255);
     !new.copy_up && new.options.iter().any(long)
-}
-
-/// Mounts with mount(2), whose options have a whole page.
-fn by_mount(
-    root: BorrowedFd<'_>,
-    target: &OwnedFd,
-    new: &New<'_>,
-    (mode, label): (Option<&CStr>, Option<&CStr>),
-    destination: &CStr,
-) -> Result<OwnedFd> {
-    let doing = || format!("mount {} on {}", show(new.name), show(destination));
-    let mut words: Vec<Vec<u8>> = Vec::new();
-    for option in new.options.iter().filter(|option| option.value.is_some() || !is_default(option)) {
-        let mut word = option.key.to_bytes().to_vec();
-        if let Some(value) = &option.value {
-            word.push(b'=');
-            word.extend_from_slice(value.to_bytes());
-        }
-        words.push(word);
-    }
-    for (key, value) in [("mode", mode), ("context", label)] {
-        words.extend(value.map(|value| [key.as_bytes(), b"=", value.to_bytes()].concat()));
-    }
-    let data = CString::new(words.join(&b',')).map_err(io::Error::from).doing(doing)?;
-    let place = format!("/proc/self/fd/{}", target.as_raw_fd());
-    let flags = nix::mount::MsFlags::empty();
-    nix::mount::mount(Some(new.source), place.as_str(), Some(new.name), flags, Some(data.as_c_str()))
-        .doing(doing)?;
-    open_in_root(root, destination, libc::O_PATH, 0).doing(doing)
 }
 
 fn set_label(tree: &OwnedFd, label: &CStr) -> io::Result<()> {

@@ -156,7 +156,7 @@ fn walk(root: BorrowedFd<'_>, path: &CStr, make: Make) -> io::Result<OwnedFd> {
             }
             Err(e) => return Err(e.into()),
         };
-        if SFlag::from_bits_truncate(fstat(&next)?.st_mode) & SFlag::S_IFMT == SFlag::S_IFLNK {
+        if is_link(next.as_fd())? {
             links += 1;
             if links > 40 {
                 return Err(io::Error::from_raw_os_error(libc::ELOOP));
@@ -192,6 +192,11 @@ fn open_c(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
 /// Whether an open file is a directory.
 pub(crate) fn is_directory(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(SFlag::from_bits_truncate(fstat(fd)?.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR)
+}
+
+/// Whether an open file (O_PATH) is a symbolic link.
+pub(crate) fn is_link(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(SFlag::from_bits_truncate(fstat(fd)?.st_mode) & SFlag::S_IFMT == SFlag::S_IFLNK)
 }
 
 /// Copies what is in directory `from` into directory `to` (tmpcopyup): everything but sockets, with mode and owner.
