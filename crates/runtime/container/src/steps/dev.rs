@@ -58,8 +58,9 @@ fn source(plan: &Plan, device: &Device, nodes: &mut Nodes) -> Result<Option<Owne
     };
     let open = || {
         let tree = mount::clone_tree_path(&device.path, false)?;
-        let set = Attributes::NOSUID | Attributes::NOEXEC;
-        mount::set_attributes(tree.as_fd(), false, &Change { set, ..Change::default() })?;
+        // Not noexec: nobody could map /dev/zero, or SGX's enclaves, executable.
+        let change = Change { set: Attributes::NOSUID, ..Change::default() };
+        mount::set_attributes(tree.as_fd(), false, &change)?;
         let stat = fstat(&tree)?;
         let (kind, number) = kind_and_number(device);
         if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == kind && stat.st_rdev == number {
@@ -110,7 +111,7 @@ impl Nodes {
         if let Some(label) = label {
             fs.string(c"context", label)?;
         }
-        fs.mount(Attributes::NOSUID | Attributes::NOEXEC)
+        fs.mount(Attributes::NOSUID)
     }
 }
 
