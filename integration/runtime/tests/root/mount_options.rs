@@ -22,6 +22,7 @@ crate::each_runtime!(
     ids_are_mapped_as_the_mount_says,
     ids_are_mapped_as_the_container_does,
     ids_are_mapped_below_too,
+    links_of_the_image_lead_nowhere_else_with_mapped_ids,
 );
 
 /// Runs the body with a tmpfs that has another one in `below`.
@@ -268,6 +269,30 @@ fn ids_are_mapped_as_the_container_does(t: &T<'_>) -> Result<()> {
         ensure!(out == "0:0\n", "{out}");
         let made = std::os::unix::fs::MetadataExt::uid(&fs::metadata(source.join("mine"))?);
         ensure!(made == 0, "on the host it is {made}'s");
+        Ok(())
+    })
+}
+
+/// Such a source is opened by another process than others, and found as it looks from inside nevertheless.
+fn links_of_the_image_lead_nowhere_else_with_mapped_ids(t: &T<'_>) -> Result<()> {
+    if skips_id_mapping(t)? {
+        return Ok(());
+    }
+    with_source(t, |source| {
+        let bundle = t.sh("cat /data/file").write()?;
+        let rootfs = bundle.rootfs();
+        let inside = rootfs.join(source.strip_prefix("/")?);
+        fs::create_dir_all(inside.join("below"))?;
+        // Not every file system that a test may be on can have mapped ids.
+        mount_tmpfs(&inside.join("below"))?;
+        fs::write(inside.join("below/file"), "the image's\n")?;
+        fs::write(source.join("below/file"), "the host's\n")?;
+        std::os::unix::fs::symlink(source, rootfs.join("evil"))?;
+        let map = json!([{"containerID": 0, "hostID": 0, "size": 1}]);
+        let out = t.out(idmapped(bundle, &rootfs.join("evil/below"), &["bind", "idmap"], Some(map)));
+        umount(&inside.join("below"))?;
+        let out = out?;
+        ensure!(out == "the image's\n", "{out}");
         Ok(())
     })
 }

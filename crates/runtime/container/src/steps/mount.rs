@@ -70,7 +70,7 @@ pub(crate) fn open_sources(
 ) -> Result<Vec<Option<Source>>> {
     let open = |mount| match inside(plan, mount) {
         Some(_) => Ok(None),
-        None => source(mount, Defaults::new(plan), userns),
+        None => source(plan, mount, userns),
     };
     plan.mounts.iter().map(open).collect()
 }
@@ -82,6 +82,11 @@ pub(crate) fn inside<'a>(plan: &Plan, mount: &'a Mount) -> Option<&'a Path> {
     if mount.idmap.is_some() || mount.in_proc == InProc::Itself {
         return None;
     }
+    below_rootfs(plan, source)
+}
+
+/// The path in the container of what lies in the rootfs.
+fn below_rootfs<'a>(plan: &Plan, source: &'a Path) -> Option<&'a Path> {
     if plan.rootfs.path == Path::new("/") {
         return None; // then everything is, and the host's is meant
     }
@@ -95,16 +100,20 @@ fn source_inside(root: BorrowedFd<'_>, plan: &Plan, mount: &Mount) -> Result<Opt
         return Ok(None);
     };
     let doing = || format!("bind mount {} of the rootfs on {}", path.display(), show(&mount.destination));
-    let place = open_inside(root, path, *link).doing(doing)?;
-    if *link == Link::Copied && is_link(place.as_fd()).doing(doing)? {
-        let to = readlinkat(&place, c"").doing(doing)?;
-        return Ok(Some(Source::Link(to)));
+    let source = open_below(root, path, *recursive, *link).doing(doing)?;
+    if let Source::Mount { tree, .. } = &source {
+        attributes(tree.as_fd(), mount, Defaults::new(plan))?;
     }
-    let tree = mount::clone_tree(place.as_fd(), c"", *recursive).doing(doing)?;
-    let directory = is_directory(tree.as_fd())
-        .doing(|| format!("look at the source of the mount on {}", show(&mount.destination)))?;
-    attributes(tree.as_fd(), mount, Defaults::new(plan))?;
-    Ok(Some(Source::Mount { tree, directory }))
+    Ok(Some(source))
+}
+
+fn open_below(root: BorrowedFd<'_>, path: &Path, recursive: bool, link: Link) -> io::Result<Source> {
+    let place = open_inside(root, path, link)?;
+    if link == Link::Copied && is_link(place.as_fd())? {
+        return Ok(Source::Link(readlinkat(&place, c"")?));
+    }
+    let tree = mount::clone_tree(place.as_fd(), c"", recursive)?;
+    Ok(Source::Mount { directory: is_directory(tree.as_fd())?, tree })
 }
 
 /// Opens (O_PATH) `path` as it looks from inside `root`. A link at its end is followed only if `link` says so; those on the
@@ -115,27 +124,34 @@ pub(crate) fn open_inside(root: BorrowedFd<'_>, path: &Path, link: Link) -> io::
     open_in_root(root, &path, libc::O_PATH | last, 0)
 }
 
-fn source(
-    mount: &Mount,
-    default: Defaults,
-    userns: &dyn Fn(&Mount) -> Result<OwnedFd>,
-) -> Result<Option<Source>> {
-    let MountKind::Bind { source, recursive, link } = &mount.kind else { return Ok(None) };
-    let doing = || format!("bind mount {} on {}", source.display(), show(&mount.destination));
-    let path = CString::new(source.as_os_str().as_bytes()).map_err(io::Error::from).doing(doing)?;
-    if *link == Link::Copied {
-        match std::fs::read_link(source) {
+/// Opens a source on the host, with a path of the host's.
+fn open_outside(path: &Path, recursive: bool, link: Link) -> io::Result<Source> {
+    if link == Link::Copied {
+        match std::fs::read_link(path) {
             // An ordinary bind mount.
             Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {}
-            target => return target.map(|to| Some(Source::Link(to.into_os_string()))).doing(doing),
+            target => return target.map(|to| Source::Link(to.into_os_string())),
         }
     }
+    let path = CString::new(path.as_os_str().as_bytes())?;
     let tree = match link {
-        Link::Mounted => mount::clone_tree_path_nofollow(&path, *recursive),
-        _ => mount::clone_tree_path(&path, *recursive),
+        Link::Mounted => mount::clone_tree_path_nofollow(&path, recursive),
+        _ => mount::clone_tree_path(&path, recursive),
+    }?;
+    Ok(Source::Mount { directory: is_directory(tree.as_fd())?, tree })
+}
+
+fn source(plan: &Plan, mount: &Mount, userns: &dyn Fn(&Mount) -> Result<OwnedFd>) -> Result<Option<Source>> {
+    let MountKind::Bind { source, recursive, link } = &mount.kind else { return Ok(None) };
+    let doing = || format!("bind mount {} on {}", source.display(), show(&mount.destination));
+    let opened = match below_rootfs(plan, source) {
+        // The parent's turn comes before other mounts are there, but links of the image's lead nowhere else for it either.
+        Some(path) => std::fs::File::open(&plan.rootfs.path)
+            .and_then(|root| open_below(root.as_fd(), path, *recursive, *link)),
+        None => open_outside(source, *recursive, *link),
     };
-    let tree = tree.doing(doing)?;
-    let directory = is_directory(tree.as_fd()).doing(doing)?;
+    let opened = opened.doing(doing)?;
+    let Source::Mount { tree, .. } = &opened else { return Ok(Some(opened)) };
     if mount.in_proc == InProc::Itself && !is_procfs(tree.as_fd()).doing(doing)? {
         return Err(io::Error::from_raw_os_error(libc::EPERM))
             .doing(|| format!("{}: only a procfs may be there", doing()));
@@ -146,8 +162,8 @@ fn source(
         mount::set_attributes(tree.as_fd(), idmap.recursive, &change)
             .doing(|| format!("id-map {}", show(&mount.destination)))?;
     }
-    attributes(tree.as_fd(), mount, default)?;
-    Ok(Some(Source::Mount { tree, directory }))
+    attributes(tree.as_fd(), mount, Defaults::new(plan))?;
+    Ok(Some(opened))
 }
 
 /// Sets attributes and propagation of a bind mount, in as few calls as they allow: one, most often.
