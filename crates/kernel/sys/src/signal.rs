@@ -33,7 +33,7 @@ pub fn unblocked(command: &mut Command) {
 }
 
 /// Makes a signal end this process with exit status 128 + its number, which is what its default action looks like to who waits.
-/// For PID 1 of a namespace: the kernel keeps from it what it has no handler for.
+/// For PID 1 of a namespace: the kernel keeps from it what it has no handler for. The signal isn't blocked any more then.
 ///
 /// # Errors
 /// EINVAL for no such signal, or one that can't be caught.
@@ -44,7 +44,12 @@ pub fn exit_on(signal: i32) -> io::Result<()> {
     }
     // SAFETY: the handler calls only what is async-signal-safe.
     let ret = unsafe { libc::signal(signal, end as extern "C" fn(i32) as libc::sighandler_t) };
-    if ret == libc::SIG_ERR { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if ret == libc::SIG_ERR {
+        return Err(io::Error::last_os_error());
+    }
+    let mut set = nix::sys::signal::SigSet::empty();
+    set.add(nix::sys::signal::Signal::try_from(signal)?);
+    set.thread_unblock().map_err(Into::into)
 }
 
 /// A signal to its default disposition. Who has inherited SIGCHLD ignored can't learn how its children end.

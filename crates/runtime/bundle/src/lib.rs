@@ -51,20 +51,24 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// Reads `dir/config.json`. Doesn't [`validate`] it.
+    /// Reads `dir/config.json`, which must be a regular file. Doesn't [`validate`] it.
     ///
     /// # Errors
-    /// [`Error::Read`]; [`Error::Json`], which says at which line, column and field.
+    /// [`Error::Read`], also for more than 64 MiB; [`Error::Json`], which says at which line, column and field.
     pub fn load(dir: impl AsRef<Path>) -> Result<Self> {
-        Self::load_as(dir, "config.json")
+        Self::load_with(dir.as_ref(), Path::new("config.json"), read)
     }
 
-    /// [`Self::load`] with the config from another file than config.json; relative to `dir`.
+    /// [`Self::load`] with the config from where the caller says instead of config.json; relative to `dir`. May be a pipe, whose
+    /// end is waited for.
     ///
     /// # Errors
     /// As [`Self::load`].
     pub fn load_as(dir: impl AsRef<Path>, config: impl AsRef<Path>) -> Result<Self> {
-        let dir = dir.as_ref();
+        Self::load_with(dir.as_ref(), config.as_ref(), read_any)
+    }
+
+    fn load_with(dir: &Path, config: &Path, read: fn(&Path) -> io::Result<Vec<u8>>) -> Result<Self> {
         let path = std::path::absolute(dir).map_err(|source| Error::Read { path: dir.to_owned(), source })?;
         let config = path.join(config);
         let json = read(&config).map_err(|source| Error::Read { path: config.clone(), source })?;
@@ -85,16 +89,44 @@ impl Bundle {
     }
 }
 
-/// Reads a file, and nothing else: a fifo could be waited at for ever, and /dev/zero has no end.
+/// The most that a config may have, in bytes: a hundred times what anybody has written, and no danger to a machine.
+const LIMIT: u64 = 64 << 20;
+
+/// Reads a file, and nothing else: a fifo could be waited at for ever.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut file = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let file = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let meta = file.metadata()?;
     if !meta.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it isn't a regular file"));
     }
-    let mut bytes = Vec::with_capacity(usize::try_from(meta.len()).unwrap_or_default().saturating_add(1));
+    read_file(file, meta.len())
+}
+
+/// Reads whatever there is to read, a pipe to its end. /dev/zero has none.
+fn read_any(path: &Path) -> io::Result<Vec<u8>> {
+    let file = fs::File::open(path)?;
+    let meta = file.metadata()?;
+    if meta.is_file() {
+        return read_file(file, meta.len());
+    }
+    let mut bytes = Vec::new();
+    file.take(LIMIT + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LIMIT { Err(too_large()) } else { Ok(bytes) }
+}
+
+/// A sparse file may say that it is as large as no memory is.
+fn read_file(mut file: fs::File, size: u64) -> io::Result<Vec<u8>> {
+    if size > LIMIT {
+        return Err(too_large());
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default().saturating_add(1));
     file.read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+#[cold]
+fn too_large() -> io::Error {
+    io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 64 MiB")
 }
 
 /// Parses any JSON document of the runtime-spec (config.json, process.json, resources), naming line, column and
@@ -223,6 +255,28 @@ mod tests {
         let error = Bundle::load(dir.path()).expect_err("a device");
         let Error::Read { source, .. } = error else { panic!("{error:?}") };
         assert_eq!(source.to_string(), "it isn't a regular file");
+    }
+
+    #[test]
+    fn what_is_too_large_is_refused() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let sparse = fs::File::create(dir.path().join("config.json")).expect("create");
+        sparse.set_len(3 << 40).expect("a sparse file");
+        for result in [Bundle::load(dir.path()), Bundle::load_as(dir.path(), "/dev/zero")] {
+            let Err(Error::Read { source, .. }) = result else { panic!("{result:?}") };
+            assert_eq!(source.to_string(), "it is larger than 64 MiB");
+        }
+    }
+
+    #[test]
+    fn a_config_that_was_asked_for_may_come_through_a_pipe() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let (reader, mut writer) = io::pipe().expect("pipe");
+        io::Write::write_all(&mut writer, br#"{"ociVersion":"1.0.0","hostname":"piped"}"#).expect("write");
+        drop(writer);
+        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&reader));
+        let bundle = Bundle::load_as(dir.path(), path).expect("loads");
+        assert_eq!(bundle.spec.hostname().as_deref(), Some("piped"));
     }
 
     #[test]

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// An OCI container runtime with runc's command line
+// What is given twice counts the last time, as in runc.
 #[derive(Debug, Parser)]
-#[command(name = "corten", version, disable_version_flag = true)]
+#[command(name = "corten", version, disable_version_flag = true, args_override_self = true)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -521,6 +522,12 @@ mod tests {
         assert!(cli.global.systemd_cgroup);
         let cli = Cli::try_parse_from("corten state x --root /r".split(' ')).expect("parses");
         assert_eq!(cli.global.root.to_str(), Some("/r"));
+        let line = "corten --root /a --debug --debug --root /b update x --memory 1 --memory 2";
+        let cli = Cli::try_parse_from(line.split(' ')).expect("the last one counts");
+        assert_eq!(cli.global.root.to_str(), Some("/b"));
+        assert!(
+            matches!(cli.command, Some(Command::Update(update)) if update.memory.as_deref() == Some("2"))
+        );
     }
 
     #[test]

@@ -62,7 +62,12 @@ fn command_name(words: &[OsString]) -> Option<(usize, &str)> {
 /// set anyway, which may be given before and after the name. None if that isn't possible, whatever the reason.
 #[inline(never)]
 fn only<A: Args>(at: usize, words: &[OsString], command: fn(A) -> Command) -> Option<Cli> {
+    // The only flag that is to come before.
+    if words.iter().skip(at).any(|word| word.as_encoded_bytes().starts_with(b"--rootless")) {
+        return None;
+    }
     let described = A::augment_args(Global::augment_args(clap::Command::new("corten")));
+    let described = described.args_override_self(true);
     let others = words.iter().enumerate().filter(|(index, _)| *index != at).map(|(_, word)| word);
     let mut matches = described.try_get_matches_from(others).ok()?;
     let global = Global::from_arg_matches_mut(&mut matches).ok()?;
@@ -101,6 +106,13 @@ mod tests {
             "--debug start x",
             "resume -- x",
             "exec x exec exec",
+            "exec x sh --rootless true",
+            "--root /a --root /b state x",
+            "--log /a create x --log=/b --bundle /a --bundle /b --log /c",
+            "--systemd-cgroup --debug --debug run -d -d x --no-pivot --no-pivot",
+            "exec -t -t -e A=1 -e B=2 --user 1 --user 2 --cap a --cap b --cgroup x --cgroup y x sh -c true",
+            "--rootless true --rootless=auto delete --force --force x",
+            "list -f table -f json",
         ] {
             let (lean, full) =
                 (parse(&words(line)).expect(line), Cli::try_parse_from(words(line)).expect(line));
@@ -110,9 +122,18 @@ mod tests {
 
     #[test]
     fn errors_too() {
-        for line in
-            ["create", "create x y", "state --bogus x", "bogus", "--bogus state x", "--root", "list -f xml"]
-        {
+        for line in [
+            "create",
+            "create x y",
+            "state --bogus x",
+            "bogus",
+            "--bogus state x",
+            "--root",
+            "list -f xml",
+            "state --rootless true x",
+            "create x --rootless=auto",
+            "state x y",
+        ] {
             let (lean, full) = (parse(&words(line)), Cli::try_parse_from(words(line)));
             let kind = |result: Result<Cli, clap::Error>| result.expect_err(line).kind();
             assert_eq!(kind(lean), kind(full), "{line}");

@@ -34,7 +34,7 @@ fn unlimited_pids(bundle: &mut Bundle) {
 }
 
 fn destinations(bundle: &mut Bundle) -> Vec<String> {
-    let rootfs = bundle.rootfs();
+    let rootfs = clean(&bundle.rootfs());
     if rootfs == Path::new("/") {
         return Vec::new();
     }
@@ -53,9 +53,22 @@ fn destinations(bundle: &mut Bundle) -> Vec<String> {
 
 /// The destination without the rootfs, if it begins with it.
 fn inside(rootfs: &Path, destination: &Path) -> Option<PathBuf> {
+    let destination = clean(destination);
     let below = destination.strip_prefix(rootfs).ok()?;
-    let plain = below.components().all(|component| matches!(component, Component::Normal(_)));
-    plain.then(|| Path::new("/").join(below))
+    Some(Path::new("/").join(below))
+}
+
+/// The path from the root, without `.` and `..`, whatever links there are: both are compared as runc does it.
+fn clean(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::from("/");
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => clean.push(name),
+            Component::ParentDir => drop(clean.pop()),
+            Component::Prefix(_) | Component::RootDir | Component::CurDir => {}
+        }
+    }
+    clean
 }
 
 #[cfg(test)]
@@ -96,6 +109,11 @@ mod tests {
             ("rootfs", "/bundle/rootfs", "/"),
             ("rootfs", "/bundle/rootfs2/data", "/bundle/rootfs2/data"),
             ("rootfs", "/bundle/rootfs/../data", "/bundle/rootfs/../data"),
+            ("rootfs", "/bundle/rootfs/./a/../data", "/data"),
+            ("../bundle/rootfs", "/bundle/rootfs/data", "/data"),
+            ("./rootfs/.", "/../bundle//./rootfs/data", "/data"),
+            ("/srv/../srv/fs/", "/srv/fs/data", "/data"),
+            ("..", "/data", "/data"),
             ("rootfs", "/data", "/data"),
             ("/srv/fs", "/srv/fs/data", "/data"),
             ("/", "/data", "/data"),

@@ -97,6 +97,10 @@ fn check_parent(options: &CheckpointOptions) -> Result<()> {
 
 fn dump(now: &Now, mut options: CheckpointOptions) -> Result<()> {
     let record = &now.record;
+    if let Some(config) = record.config.as_deref().filter(|config| !record.bundle.join(config).is_file()) {
+        let what = format!("read the config {} that the container was created with", config.display());
+        return Err(criu::wrong(what, "it isn't a regular file, or not there any more".to_owned()));
+    }
     let mut bundle = load::bundle(&record.bundle, record.config.as_deref())?;
     accommodate::translate(&mut bundle);
     let outside = Outside::new(&bundle, &record.rootfs);

@@ -28,8 +28,7 @@ use crate::{
     failpoint::Failpoint,
     filter,
     hooks::{self, Output, Surroundings},
-    load::load,
-    net_devices, pid_file,
+    load, net_devices, pid_file,
     plan::{Mount, Plan},
     privilege::is_unprivileged,
     rdt::{self, Groups},
@@ -80,16 +79,25 @@ impl Runtime {
     ///   [`Error::InitOom`].
     #[inline(never)]
     pub fn create(&self, id: &str, options: &CreateOptions) -> Result<i32> {
-        let made = self.make(id, options, Mode::Create)?;
+        let bundle = self.bundle(id, options)?;
+        let made = self.make(id, bundle, options, Mode::Create)?;
         Ok(made.child.pid)
     }
 
-    /// Makes the container, or nothing.
-    pub(crate) fn make(&self, id: &str, options: &CreateOptions, mode: Mode) -> Result<Made> {
+    /// The bundle, which may come through a pipe: before anything is made, and before signals are caught.
+    pub(crate) fn bundle(&self, id: &str, options: &CreateOptions) -> Result<Bundle> {
         alone("create a container")?;
+        Home::new(&self.root, id)?;
+        // Before anything is opened.
+        inherited_descriptors(options.preserve_fds)?;
+        load::read(options)
+    }
+
+    /// Makes the container, or nothing.
+    pub(crate) fn make(&self, id: &str, bundle: Bundle, options: &CreateOptions, mode: Mode) -> Result<Made> {
         let mut undo = Undo::default();
         let mut hooked = None;
-        match self.try_make(id, options, mode, &mut undo, &mut hooked) {
+        match self.try_make(id, bundle, options, mode, &mut undo, &mut hooked) {
             Ok(made) => Ok(made),
             Err(error) => {
                 let error = undo.roll_back(error);
@@ -105,15 +113,15 @@ impl Runtime {
     fn try_make(
         &self,
         id: &str,
+        bundle: Bundle,
         options: &CreateOptions,
         mode: Mode,
         undo: &mut Undo<'static>,
         hooked: &mut Option<Record>,
     ) -> Result<Made> {
         let home = Home::new(&self.root, id)?;
-        // Before anything is opened.
         let keep = inherited_descriptors(options.preserve_fds)?;
-        let (bundle, plan) = load(options)?;
+        let (bundle, plan) = load::plan(bundle, options)?;
         support::container(&plan)?;
         let filter = filter::compile(&bundle.spec, &plan)?;
         let joins = open_joins(&plan.namespaces.join)?;

@@ -11,9 +11,13 @@ use crate::{
     privilege::{in_user_namespace, is_unprivileged},
 };
 
-/// Loads the bundle and plans, or tells everything that's wrong with it.
-pub(crate) fn load(options: &CreateOptions) -> Result<(Bundle, Plan)> {
-    let mut bundle = bundle(&options.bundle, options.config.as_deref())?;
+/// Loads the bundle. A config that comes through a pipe may be waited for.
+pub(crate) fn read(options: &CreateOptions) -> Result<Bundle> {
+    bundle(&options.bundle, options.config.as_deref())
+}
+
+/// Plans, or tells everything that's wrong with the bundle.
+pub(crate) fn plan(mut bundle: Bundle, options: &CreateOptions) -> Result<(Bundle, Plan)> {
     for remark in accommodate::translate(&mut bundle) {
         tracing::warn!("{remark}");
     }
@@ -48,7 +52,8 @@ pub(crate) fn load(options: &CreateOptions) -> Result<(Bundle, Plan)> {
 
 /// The bundle in `dir`, with the config from another file if there is one.
 pub(crate) fn bundle(dir: &Path, config: Option<&Path>) -> Result<Bundle> {
-    Bundle::load_as(dir, config.unwrap_or(Path::new("config.json")))
+    config
+        .map_or_else(|| Bundle::load(dir), |config| Bundle::load_as(dir, config))
         .map_err(|e| Error::Bundle { path: dir.to_owned(), source: e.into() })
 }
 
@@ -61,7 +66,9 @@ fn remark(bundle: &Bundle, plan: &Plan, options: &CreateOptions) {
     }
     if tracing::enabled!(tracing::Level::DEBUG) {
         let config = options.config.as_deref().unwrap_or(Path::new("config.json"));
-        let json = fs::read(bundle.path.join(config)).unwrap_or_default();
+        // What came through a pipe can't be read again.
+        let path = Some(bundle.path.join(config)).filter(|path| path.is_file());
+        let json = path.and_then(|path| fs::read(path).ok()).unwrap_or_default();
         for field in corten_bundle::unknown_fields(&json) {
             tracing::debug!("config.json: {field} is not known, and ignored");
         }

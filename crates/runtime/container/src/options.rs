@@ -22,7 +22,7 @@ pub struct CreateOptions {
     pub no_pivot: bool,
     /// Keep the caller's session keyring.
     pub no_new_keyring: bool,
-    /// The file that takes config.json's place; relative to the bundle.
+    /// The file that takes config.json's place; relative to the bundle. May be a pipe, whose end is waited for.
     pub config: Option<PathBuf>,
     /// Do as crun does in what configs for it count on: annotations may name files and sockets of the host
     /// (`run.oci.hooks.stdout`, `run.oci.hooks.stderr`, `run.oci.pidfd_receiver`), and createContainer hooks start in the

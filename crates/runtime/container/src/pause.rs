@@ -11,7 +11,10 @@ impl Runtime {
         let now = self.now(id)?;
         let cgroup = &now.record.cgroup;
         match now.status {
-            Status::Running | Status::Created => cgroup.freeze().cgroup("freeze", cgroup.path()),
+            Status::Running | Status::Created => {
+                now.record.require_cgroup("freeze")?;
+                cgroup.freeze().cgroup("freeze", cgroup.path())
+            }
             status => Err(Error::Status { id: id.to_owned(), status, operation: "pause" }),
         }
     }

@@ -98,13 +98,7 @@ impl Runtime {
     pub fn processes(&self, id: &str) -> Result<Vec<i32>> {
         let now = self.now(id)?;
         let record = &now.record;
-        if record.cgroup.is_none() {
-            return Err(Error::Cgroup {
-                operation: "list the processes of",
-                path: record.cgroup.path().to_owned(),
-                source: "the container has none: it was created by a user who may make no cgroups".into(),
-            });
-        }
+        record.require_cgroup("list the processes of")?;
         record.cgroup.pids().cgroup("list the processes of", record.cgroup.path())
     }
 }

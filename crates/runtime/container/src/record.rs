@@ -329,6 +329,20 @@ impl Record {
         }
     }
 
+    /// An error for what can't be done without a cgroup of the container's own.
+    pub(crate) fn require_cgroup(&self, operation: &'static str) -> Result<()> {
+        if !self.cgroup.is_none() {
+            return Ok(());
+        }
+        Err(Error::Cgroup {
+            operation,
+            path: self.cgroup.path().to_owned(),
+            source: "the container has no cgroup of its own: it was created with --cgroup-manager=disabled, or by a user who may \
+                     make none"
+                .into(),
+        })
+    }
+
     /// The state to show, with this status.
     pub(crate) fn state(&self, status: Status) -> State {
         let pid = if status == Status::Stopped { 0 } else { self.init.pid };

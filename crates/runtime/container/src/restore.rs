@@ -29,8 +29,7 @@ use crate::{
     filter::{self, Filter},
     foreground::{Foreground, Subreaper},
     hooks::{self, Output, Surroundings},
-    load::load,
-    pid_file,
+    load, pid_file,
     plan::Plan,
     query::Now,
     rdt::{self, Groups},
@@ -104,7 +103,7 @@ impl Runtime {
         undo: &mut Undo<'static>,
     ) -> Result<Restored> {
         let home = Home::new(&self.root, id)?;
-        let (bundle, plan) = load(create)?;
+        let (bundle, plan) = load::plan(load::read(create)?, create)?;
         support::container(&plan)?;
         let filter = filter::compile(&bundle.spec, &plan)?;
         session::check_version()?;

@@ -3,7 +3,6 @@
 use crate::{
     CreateOptions, Error, Outcome, Result, RunOptions, Runtime, Status,
     create::{Made, Mode},
-    descriptors::inherited_descriptors,
     foreground::{Foreground, Subreaper},
     pid_file,
     query::Now,
@@ -23,12 +22,12 @@ impl Runtime {
     #[inline(never)]
     pub fn run(&self, id: &str, create: &CreateOptions, run: &RunOptions) -> Result<Outcome> {
         let subreaper = Subreaper::begin(!run.detach && !run.no_subreaper)?;
-        // Before we catch signals, through a descriptor.
-        inherited_descriptors(create.preserve_fds)?;
+        // Before we catch signals, through a descriptor: who has to wait for the config can still be interrupted.
+        let bundle = self.bundle(id, create)?;
         // Before init is born, so that no signal is lost, nor its end.
         let foreground = if run.detach { None } else { Some(Foreground::begin(subreaper.is_some())?) };
         let mode = if run.detach { Mode::Detach } else { Mode::Run };
-        let mut made = self.make(id, create, mode)?;
+        let mut made = self.make(id, bundle, create, mode)?;
         let started = started(&mut made).and_then(|()| poststart(&made.record));
         if let Err(error) = started {
             return Err(self.give_up(id, create, &made, error));

@@ -11,6 +11,7 @@ impl Runtime {
     /// [`Error::Cgroup`]; [`Error::Status`] if it is stopped.
     pub fn update(&self, id: &str, resources: &LinuxResources) -> Result<()> {
         let now = self.updatable(id)?;
+        now.record.require_cgroup("change the limits of")?;
         let cgroup = &now.record.cgroup;
         cgroup.update(resources).cgroup("change the limits of", cgroup.path())
     }

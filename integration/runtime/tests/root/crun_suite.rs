@@ -1,8 +1,8 @@
 //! What makes crun's callers at home, and what its test suite found: its options, annotations and mount options.
 
 use std::fs;
-use std::os::unix::fs::symlink;
-use std::process::Command;
+use std::os::unix::fs::{OpenOptionsExt, symlink};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use integration_support::{Bundle, Kind, run, skip, wait_for};
@@ -18,6 +18,7 @@ crate::each_runtime!(
     links_can_be_copied,
     links_of_the_image_lead_nowhere_else,
     another_config,
+    a_config_through_a_pipe,
     all_that_match_are_killed_and_deleted,
     a_container_without_a_cgroup,
     device_rules_are_listed_in_their_order,
@@ -203,6 +204,37 @@ fn another_config(t: &T<'_>) -> Result<()> {
     Ok(())
 }
 
+/// As a shell makes one of `<(...)`.
+fn a_config_through_a_pipe(t: &T<'_>) -> Result<()> {
+    if t.differs(Kind::Runc, "--config is crun's") {
+        return Ok(());
+    }
+    let bundle = t.sh("echo piped").write()?;
+    let elsewhere = bundle.dir().join("elsewhere.json");
+    fs::rename(bundle.dir().join("config.json"), &elsewhere)?;
+    let config = fs::read(&elsewhere)?;
+    let out = t.rt.run_with(&bundle, &["--config", "/dev/stdin"], &config)?.ok()?.stdout;
+    ensure!(out == "piped\n", "{out}");
+    // Nobody has to wait for ever for who never comes.
+    let fifo = bundle.dir().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU)?;
+    let mut command = t.rt.command();
+    command.args(["run", "--config"]).arg(&fifo).arg("--bundle").arg(bundle.dir()).arg(bundle.id());
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    // Can be opened once there is a reader.
+    let open = || fs::File::options().write(true).custom_flags(nix::libc::O_NONBLOCK).open(&fifo);
+    let mut writer = None;
+    wait_for("it to open the fifo", || {
+        writer = open().ok();
+        writer.is_some()
+    })?;
+    let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?;
+    wait_for("it to end", || child.try_wait().is_ok_and(|status| status.is_some()))?;
+    drop(writer);
+    Ok(())
+}
+
 fn all_that_match_are_killed_and_deleted(t: &T<'_>) -> Result<()> {
     if t.differs(Kind::Runc, "--regex is crun's") {
         return Ok(());
@@ -258,6 +290,12 @@ fn a_container_without_a_cgroup(t: &T<'_>) -> Result<()> {
     let cgroups = |who: &str| fs::read_to_string(format!("/proc/{who}/cgroup"));
     let (theirs, ours) = (cgroups(&pid.to_string())?, cgroups("self")?);
     ensure!(!place(t, "memory").exists(), "there is a cgroup");
+    if t.rt.kind() == Kind::Corten {
+        for words in [&["ps"][..], &["pause"], &["update", "--pids-limit", "5"]] {
+            let said = t.rt.call(&[words, &[bundle.id()]].concat())?.err()?.stderr;
+            has(&said, "has no cgroup of its own")?;
+        }
+    }
     called(&["delete", "--force", bundle.id()])?;
     ensure!(theirs == ours, "{theirs}\nis not\n{ours}");
     Ok(())

@@ -1,6 +1,7 @@
 //! create, start, state, kill, delete, run, list: the life of a container and what each says when it can't.
 
 use std::os::unix::fs::MetadataExt;
+use std::process::{Command, Stdio};
 
 use anyhow::{Result, ensure};
 use integration_support::{Bundle, Kind, run, wait_for};
@@ -21,6 +22,7 @@ crate::each_runtime!(
     kill_of_a_stopped_container_is_refused,
     kill_all_reaches_every_process,
     a_created_container_ends_by_what_it_is_stopped_with,
+    a_created_container_ends_where_signals_were_blocked,
     delete_of_a_running_container_needs_force,
     delete_of_a_created_container_kills_it,
     delete_with_force_of_nothing_is_fine,
@@ -190,6 +192,34 @@ fn a_created_container_ends_by_what_it_is_stopped_with(t: &T<'_>) -> Result<()> 
     container.kill("TERM")?;
     container.wait_status("stopped")?;
     container.delete(&[])
+}
+
+/// Whatever was blocked where it was created.
+fn a_created_container_ends_where_signals_were_blocked(t: &T<'_>) -> Result<()> {
+    if t.differs(Kind::Crun, "crun's init leaves them blocked") {
+        return Ok(());
+    }
+    let own = Bundle::workload(t.scope, "own", &["sleep"]).write()?;
+    let shared = Bundle::workload(t.scope, "shared", &["sleep"]).namespace("pid", None).write()?;
+    for bundle in [own, shared] {
+        let corten = t.rt.command();
+        let mut create = Command::new("env");
+        create.args(["--block-signal=TERM,HUP,INT,QUIT"]).arg(corten.get_program()).args(corten.get_args());
+        create.args(["create", "--bundle"]).arg(bundle.dir()).arg(bundle.id());
+        // Its init holds what it is given.
+        create.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        ensure!(create.status()?.success());
+        let status = || {
+            let state = run(t.rt.command().args(["state", bundle.id()]))?.ok()?.stdout;
+            let state: serde_json::Value = serde_json::from_str(&state)?;
+            anyhow::Ok(state["status"].as_str().unwrap_or_default().to_owned())
+        };
+        ensure!(status()? == "created");
+        run(t.rt.command().args(["kill", bundle.id(), "TERM"]))?.ok()?;
+        wait_for("it to end", || status().is_ok_and(|status| status == "stopped"))?;
+        run(t.rt.command().args(["delete", bundle.id()]))?.ok()?;
+    }
+    Ok(())
 }
 
 fn pids(log: &str) -> Vec<i32> {

@@ -76,7 +76,8 @@ pub(crate) fn run(
 }
 
 /// Hooks, and what it takes to run them beside starting and awaiting processes. Made while no seccomp filter forbids
-/// it: what hooks under a filter need then is what any runtime needs.
+/// it: what hooks under a filter need then is what any runtime needs. Each hook has a file open until it is run: there may be as many
+/// as the process may open files.
 pub(crate) struct Prepared<'a> {
     kind: &'static str,
     id: String,

@@ -135,13 +135,14 @@ pub(crate) fn create(wires: &Wires, creation: &Creation<'_>) -> Result<Infallibl
     dev::own_null()?;
     if let Some(fifo) = &wires.fifo {
         // Until `start` others in the PID namespace may look at us: there's nothing of the host's to be had (cgroups, devices,
-        // what our caller left open).
+        // what our caller left open), but for the files that crun's annotations name for the output of startContainer hooks: they
+        // can't be opened from inside.
         let mut needed = vec![wires.channel.as_fd(), fifo.as_fd()];
         needed.extend(corten_state::failpoint::trace());
         needed.extend(creation.output.files().filter(|_| has_hooks(plan.hooks.start_container())));
         sys_exec::close_but(3 + wires.keep, &needed)
             .doing(|| "close what init doesn't need any more".to_owned())?;
-        end_when_told(plan)?;
+        end_when_told()?;
     }
     sysctl::names(plan)?;
     limits::domain(plan.personality, plan.memory_policy.as_ref())?;
@@ -300,11 +301,9 @@ pub(super) fn become_process(wires: &Wires, plan: &ProcessPlan, setgroups: bool)
 }
 
 /// Whoever stops a container before it is started shall not have to wait until he loses patience: as PID 1 we'd get none of these
-/// without a handler. Which they are is runc's choice. [`become_program`] undoes it.
-fn end_when_told(plan: &Plan) -> Result<()> {
-    if !plan.namespaces.new.contains(Namespaces::PID) {
-        return Ok(());
-    }
+/// without a handler, and any of us may have inherited them blocked or ignored. Which they are is runc's choice.
+/// [`become_program`] undoes it.
+fn end_when_told() -> Result<()> {
     [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM]
         .into_iter()
         .try_for_each(signal::exit_on)

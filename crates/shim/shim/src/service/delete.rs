@@ -34,9 +34,10 @@ pub(super) async fn delete(shim: &Shim, request: DeleteRequest) -> Result<Delete
             request.exec_id, task.id
         )));
     }
-    finish(&process).await;
+    // Before there is anything to wait for: nobody may start it meanwhile, nor delete it once more.
     task.execs.borrow_mut().remove(&request.exec_id);
     process.forget();
+    finish(&process).await;
     Ok(answer(shim, &task, &process, &request.exec_id))
 }
 
