@@ -256,7 +256,11 @@ fn devices_outlive_a_reload(t: &T<'_>) -> Result<()> {
             }
         }
     }
-    lacks(&container.log()?, "LOST")?;
+    // Of cgroup v1's list systemd itself first forbids all, and then allows one after the other: who opens a device in between
+    // loses, whatever a runtime does.
+    if unified() {
+        lacks(&container.log()?, "LOST")?;
+    }
     container.delete(&["--force"])
 }
 
