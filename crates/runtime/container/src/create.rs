@@ -87,8 +87,8 @@ impl Runtime {
     /// The bundle, which may come through a pipe: before anything is made, and before signals are caught.
     pub(crate) fn bundle(&self, id: &str, options: &CreateOptions) -> Result<Bundle> {
         alone("create a container")?;
+        // A wrong id is told before anything is waited for, and descriptors are counted before anything is opened.
         Home::new(&self.root, id)?;
-        // Before anything is opened.
         inherited_descriptors(options.preserve_fds)?;
         load::read(options)
     }
